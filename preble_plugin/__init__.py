@@ -1,0 +1,1 @@
+"""Prefix-aware placement of LLM requests, as a plugin for serving engines."""

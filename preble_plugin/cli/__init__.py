@@ -1,0 +1,1 @@
+"""The `preble` command."""

@@ -1,0 +1,62 @@
+"""The scheduler's state as numbers, for metrics, `preble status` and tests."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from preble_plugin.core.request import ReplicaId
+
+
+class Trust(enum.StrEnum):
+    """How far a replica's residency can be believed."""
+
+    EXACT = "exact"
+    """Every event since the stream's start, or since a full snapshot, was applied."""
+    GAPPED = "gapped"
+    """Events were lost and a replay of them is under way."""
+    REBUILDING = "rebuilding"
+    """What was lost cannot be had again: the picture fills as events come."""
+    SILENT = "silent"
+    """No event source, or none that ever spoke."""
+
+
+class ReplicaStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One replica now."""
+
+    replica: ReplicaId
+    trust: Trust
+    resident_blocks: int
+    expected_blocks: int
+    capacity_blocks: int | None
+    running: int
+    """Requests placed here and not finished."""
+    queued_prefill_seconds: float
+    queued_decode_seconds: float
+    placements: int
+    predicted_cached_tokens: int
+    actual_cached_tokens: int
+    audited_requests: int
+    exact_audits: int
+    """Audited requests whose prediction equalled the engine's own number."""
+    prefill_tokens_per_second: float
+    event_lag_seconds: float = 0.0
+    event_gaps: int = 0
+    event_batches: int = 0
+    event_errors: int = 0
+
+
+class SchedulerStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The whole scheduler now."""
+
+    policy: str
+    block_size: int
+    replicas: list[ReplicaStatus]
+    tree_nodes: int
+    tree_blocks: int
+    receipts: int
+    in_flight: int
+    placements: int
+    skipped_events: int
+    """Cache events that could not be applied, by any cause."""

@@ -1,0 +1,1 @@
+"""KV cache events in: wire types, subscriber, gaps, replay and trust."""

@@ -1,0 +1,1 @@
+"""One scheduler for one or several front ends."""
