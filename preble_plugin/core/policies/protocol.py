@@ -48,11 +48,6 @@ class Candidate(Protocol):
         LRU evicts next to make room for this request."""
 
     @property
-    def window_eviction_seconds(self) -> float:
-        """M as the paper has it. Equal to `eviction_seconds` while both read
-        residency from events."""
-
-    @property
     def prefill_seconds(self) -> float:
         """P: prefill of this request's missing tokens there."""
 
