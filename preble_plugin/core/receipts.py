@@ -14,7 +14,8 @@ from preble_plugin.core.request import ReplicaId
 from preble_plugin.core.status import Trust
 
 
-class CandidateReceipt(msgspec.Struct, omit_defaults=True):
+# NOTE: receipts hold no cycles and live long, so the collector need not walk them.
+class CandidateReceipt(msgspec.Struct, omit_defaults=True, gc=False):
     """One replica in one decision; costs in seconds, None where not asked for."""
 
     replica: ReplicaId
@@ -25,7 +26,7 @@ class CandidateReceipt(msgspec.Struct, omit_defaults=True):
     trust: Trust
 
 
-class Receipt(msgspec.Struct, omit_defaults=True):
+class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
     """One decision and, once known, what came of it."""
 
     request_id: str
@@ -42,3 +43,46 @@ class Receipt(msgspec.Struct, omit_defaults=True):
     output_tokens: int | None = None
     finish: str | None = None
     """`finished`, `aborted`, or None while in flight."""
+
+
+class ReceiptRing:
+    """The last `capacity` receipts; none where it is 0. Raises ValueError on a
+    negative capacity."""
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 0:
+            raise ValueError(f"receipts must be 0 or more, got {capacity}")
+        self.capacity = capacity
+        self._receipts: OrderedDict[str, Receipt] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._receipts)
+
+    def add(self, receipt: Receipt) -> None:
+        """Keep a receipt, which may still be written to; an earlier one of the
+        same request id gives way to it. O(1)."""
+        if not self.capacity:
+            return
+        receipts = self._receipts
+        if receipt.request_id in receipts:
+            del receipts[receipt.request_id]
+        elif len(receipts) >= self.capacity:
+            receipts.popitem(last=False)
+        receipts[receipt.request_id] = receipt
+
+    def find(self, request_id: str) -> list[Receipt]:
+        """Receipts of a request, oldest first; empty where none is left.
+
+        `request_id` is the engine's id or the client's. The client's stands also
+        for the children of n > 1, which share it, and for ids that begin with it
+        and a dash: completions number their prompts that way. O(capacity), some
+        milliseconds for 10,000: nothing is indexed for it while placing.
+        """
+        numbered = request_id + "-"
+        return [
+            receipt
+            for receipt in self._receipts.values()
+            if receipt.request_id == request_id
+            or receipt.external_id == request_id
+            or (receipt.external_id or receipt.request_id).startswith(numbered)
+        ]

@@ -1,0 +1,81 @@
+"""What was dispatched and is not yet stored.
+
+1. A placement expects its replica to hold the prompt's blocks, so that a burst
+   with one new prefix stays together.
+2. The expectation of a run of blocks ends with the event that stores it.
+3. Else it ends one second after its request finished (what was to be stored has
+   been announced by then), or at once when the request is aborted.
+4. Where the replica's events cannot be trusted, there is nothing else to go by:
+   expectations then outlive their requests, and the oldest end when together
+   they exceed what the cache can hold.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Final
+
+from preble_plugin.core.prefix_tree import Node, PrefixTree
+
+GRACE_SECONDS: Final = 1.0
+UNKNOWN_CAPACITY_BLOCKS: Final = 16_384
+"""Blocks expected of a distrusted replica whose capacity is not known."""
+
+
+KEPT_REQUESTS: Final = 8_192
+"""Finished requests whose expectations are kept on a distrusted replica."""
+
+
+class Expectations:
+    """The expectations of one replica, in its main column."""
+
+    def __init__(self, tree: PrefixTree, column: int) -> None:
+        self._tree = tree
+        self._column = column
+        self._leaves: dict[str, Node] = {}
+        self._due: deque[tuple[float, str]] = deque()
+        self._kept: OrderedDict[str, None] = OrderedDict()
+
+    def begin(self, request_id: str, path: list[Node]) -> None:
+        """A request was dispatched whose prompt is `path`. O(path)."""
+        if path:
+            self._tree.expect(path, self._column, request_id)
+            self._leaves[request_id] = path[-1]
+
+    def leaf(self, request_id: str) -> Node | None:
+        """The last node of a request's prompt, where its blocks are now. O(1)."""
+        found = self._leaves.get(request_id)
+        return None if found is None else self._tree.settle(found)
+
+    def finish(self, request_id: str, now: float, exact: bool) -> None:
+        """The request finished; `exact` says that its replica's events can be
+        trusted. O(1)."""
+        if request_id in self._leaves:
+            if exact:
+                self._due.append((now + GRACE_SECONDS, request_id))
+            else:
+                self._kept[request_id] = None
+
+    def end(self, request_id: str) -> None:
+        """Nothing more is expected of a request. O(path)."""
+        leaf = self._leaves.pop(request_id, None)
+        if leaf is not None:
+            self._tree.unexpect(leaf, self._column, request_id)
+            self._kept.pop(request_id, None)
+
+    def expire(self, now: float, exact: bool, capacity_blocks: int | None) -> None:
+        """End what is due. O(1) where nothing is."""
+        while self._due and self._due[0][0] <= now:
+            self.end(self._due.popleft()[1])
+        if self._kept:
+            bound = 0 if exact else capacity_blocks or UNKNOWN_CAPACITY_BLOCKS
+            expected = self._tree.expected_blocks
+            while self._kept and (
+                exact or expected[self._column] > bound or len(self._kept) > KEPT_REQUESTS
+            ):
+                self.end(next(iter(self._kept)))
+
+    def close(self) -> None:
+        """End everything."""
+        for request_id in list(self._leaves):
+            self.end(request_id)

@@ -1,0 +1,245 @@
+"""L: the work that one replica has been given and has not done, in seconds.
+
+1. A request waits from its placement to its first token, then runs until it
+   finishes or is dropped. Whatever is said of an unknown request is ignored.
+2. Work left is kept as sums of tokens, integers that come back to exactly zero,
+   and priced by the replica's time model whenever they change. Of the request
+   at the head of the queue, what it was served already is taken off. A running
+   request is expected to produce its whole output still (`output_lengths` says
+   why), so no count per token is needed.
+3. Decode is priced at a full batch: the fixed part of a step is paid whoever is
+   in it, so in a small batch it delays nobody, and where load matters, batches
+   are full.
+4. First tokens and finishes calibrate the time model (`calibration`), and the
+   window H counts what was assigned (`work_window`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from preble_plugin.core.calibration import Calibration, Mark
+from preble_plugin.core.request import FirstToken
+from preble_plugin.core.time_model import TimeModel
+from preble_plugin.core.work_window import WorkWindow
+
+FULL_BATCH: Final = 32
+"""Requests in a full batch, where the replica does not run fewer at most."""
+
+
+class Served(NamedTuple):
+    """A request that has left, in tokens and seconds."""
+
+    prompt_tokens: int
+    new_tokens: int
+    """As the engine counted them, or else as predicted."""
+    expected_output_tokens: int
+    placed_at: float
+    first_token_at: float | None
+
+
+class _Request:
+    """A request in flight."""
+
+    __slots__ = ("began", "expected", "new", "placed_at", "prompt")
+
+    def __init__(self, new: int, prompt: int, expected: int, placed_at: float) -> None:
+        self.new = new
+        self.prompt = prompt
+        self.expected = expected
+        self.placed_at = placed_at
+        self.began: Mark | None = None
+
+    @property
+    def context(self) -> int:
+        """Tokens it holds on average while it decodes."""
+        return self.prompt + self.expected // 2
+
+
+class ReplicaLoad:
+    """Live work of one replica, and its window H.
+
+    Times are seconds on one monotonic clock; a time before the last one is
+    taken as no time passed. Memory O(requests in flight). Every method is O(1)
+    amortised, `first_token` per request.
+    """
+
+    def __init__(
+        self, model: TimeModel, window_seconds: float = 180.0, max_running: int | None = None
+    ) -> None:
+        self.model = model
+        self.max_running = max_running
+        """Requests it runs at once, or None where the engine does not say."""
+        self.window = WorkWindow(window_seconds)
+        self._calibration = Calibration(model)
+        self._waiting: OrderedDict[str, _Request] = OrderedDict()
+        self._running: dict[str, _Request] = {}
+        # Sums over those waiting, over those running, and over both.
+        self._new = self._context = self._new_times_context = 0
+        self._running_context = 0
+        self._output = self._output_times_context = 0
+        # The same, priced.
+        self._prefill_seconds = self._head_seconds = self._decode_seconds = 0.0
+        self._head: _Request | None = None
+        self._head_since = float("-inf")
+
+    @property
+    def waiting(self) -> int:
+        """Requests placed here that have not produced a token."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Requests placed here that have produced a token and go on."""
+        return len(self._running)
+
+    def placed(
+        self,
+        request_id: str,
+        new_tokens: int,
+        prompt_tokens: int,
+        expected_output_tokens: int,
+        now: float,
+    ) -> None:
+        """A request was placed here that misses `new_tokens` of its prompt. An id
+        that is in flight already is taken as placed anew. About 4 us."""
+        if request_id in self._waiting or request_id in self._running:
+            self.drop(request_id, now)
+        prompt = max(prompt_tokens, 0)
+        new = min(max(new_tokens, 0), prompt)
+        request = _Request(new, prompt, max(expected_output_tokens, 0), now)
+        if not self._waiting:
+            self._head_since = now
+        self._waiting[request_id] = request
+        self._count_waiting(request, 1)
+        self._output += request.expected
+        self._output_times_context += request.expected * request.context
+        self.window.assigned(new, prompt, request.expected, now)
+        self._price()
+
+    def first_token(self, outcomes: Sequence[FirstToken], now: float) -> None:
+        """The first tokens of one engine output message. Where the engine says
+        what it found cached, the time model learns from that."""
+        self._calibration.passed(now, len(self._running), self._running_context)
+        started: list[_Request] = []
+        for outcome in outcomes:
+            request = self._waiting.pop(outcome.request_id, None)
+            if request is None:
+                continue
+            self._count_waiting(request, -1)
+            if outcome.cached_tokens is not None:
+                request.new = min(max(request.prompt - outcome.cached_tokens, 0), request.prompt)
+            self._running[outcome.request_id] = request
+            self._running_context += request.context
+            started.append(request)
+        if not started:
+            return
+        mark = self._calibration.prefilled(
+            len(started),
+            sum(request.new for request in started),
+            sum(request.prompt for request in started),
+            sum(request.new * request.prompt for request in started),
+            min(request.placed_at for request in started),
+            now,
+        )
+        for request in started:
+            request.began = mark
+        self._head_since = now
+        self._price()
+
+    def finished(self, request_id: str, output_tokens: int, now: float) -> Served | None:
+        """A request ended by itself after `output_tokens`: what it was, or None
+        if it is unknown. One that has output and was waiting still (both came
+        in one message) has had its first token now."""
+        if output_tokens > 0 and request_id in self._waiting:
+            self.first_token([FirstToken(request_id, None)], now)
+        self._calibration.passed(now, len(self._running), self._running_context)
+        self._calibration.settle(now)
+        request = self._running.get(request_id)
+        if request is not None and request.began is not None:
+            self._calibration.decoded(request.began, output_tokens)
+        served = self.drop(request_id, now)
+        if served is not None:
+            self.window.finished(max(output_tokens, 0), now)
+        return served
+
+    def drop(self, request_id: str, now: float) -> Served | None:
+        """A request was aborted or failed: its work is no more; in the window it
+        stays. Returns what it was, or None if it is unknown."""
+        self._calibration.passed(now, len(self._running), self._running_context)
+        request = self._waiting.pop(request_id, None)
+        if request is not None:
+            self._count_waiting(request, -1)
+            if request is self._head:
+                self._head_since = now
+        else:
+            request = self._running.pop(request_id, None)
+            if request is None:
+                return None
+            self._running_context -= request.context
+        self._output -= request.expected
+        self._output_times_context -= request.expected * request.context
+        self._price()
+        return Served(
+            request.prompt,
+            request.new,
+            request.expected,
+            request.placed_at,
+            request.began.at if request.began is not None else None,
+        )
+
+    def prefill_seconds_left(self, now: float) -> float:
+        """Prefill of those waiting, less what the first of them was served."""
+        served = now - self._head_since
+        if served <= 0.0:
+            return self._prefill_seconds
+        return max(self._prefill_seconds - min(served, self._head_seconds), 0.0)
+
+    def decode_seconds_left(self) -> float:
+        """Decode expected of all in flight, as GPU seconds in a full batch."""
+        return self._decode_seconds
+
+    def load_seconds(self, now: float) -> float:
+        """L, live: prefill and decode left. About 0.2 us."""
+        return self.prefill_seconds_left(now) + self._decode_seconds
+
+    def window_load_seconds(self, now: float) -> float:
+        """L as in PREBLE 3.2: the work of all requests assigned within H."""
+        return self.window.prefill_seconds(self.model, now) + self.window.decode_seconds(
+            self.model, self._full_batch(), now
+        )
+
+    def decode_share(self, now: float) -> float:
+        """Share of decode in the window's work, 0 to 1 (IMBALR); 0 if it is empty."""
+        decode = self.window.decode_seconds(self.model, self._full_batch(), now)
+        work = decode + self.window.prefill_seconds(self.model, now)
+        return decode / work if work > 0.0 else 0.0
+
+    def requests_in_window(self, now: float) -> int:
+        """Requests assigned within H."""
+        return self.window.requests(now)
+
+    def _full_batch(self) -> int:
+        return FULL_BATCH if self.max_running is None else min(FULL_BATCH, self.max_running)
+
+    def _count_waiting(self, request: _Request, times: int) -> None:
+        self._new += times * request.new
+        self._context += times * request.prompt
+        self._new_times_context += times * request.new * request.prompt
+
+    def _price(self) -> None:
+        model = self.model
+        self._prefill_seconds = self._head_seconds = 0.0
+        self._head = head = next(iter(self._waiting.values()), None)
+        if head is not None:
+            self._prefill_seconds = model.queue_seconds(
+                len(self._waiting), self._new, self._context, self._new_times_context
+            )
+            self._head_seconds = model.queue_seconds(
+                1, head.new, head.prompt, head.new * head.prompt
+            )
+        self._decode_seconds = model.batch_seconds(
+            self._output, self._output_times_context, self._full_batch()
+        )

@@ -1,0 +1,54 @@
+"""What a walk down the prefix tree found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from preble_plugin.core.block_keys import KEY_BYTES
+
+if TYPE_CHECKING:
+    from preble_plugin.core.prefix_tree import Node
+
+
+class Match:
+    """The path that a prompt's keys took.
+
+    `levels` lists (mask of columns, blocks): each of those columns holds or
+    expects exactly that many blocks from the start of the prompt without a
+    hole. Columns that hold none are not listed.
+    """
+
+    __slots__ = ("blocks", "in_last", "levels", "path")
+
+    def __init__(
+        self, path: list[Node], blocks: int, in_last: int, levels: list[tuple[int, int]]
+    ) -> None:
+        self.path = path
+        self.blocks = blocks
+        """Blocks matched, whoever holds them."""
+        self.in_last = in_last
+        """Blocks matched in the path's last node if it was left half-way, else 0."""
+        self.levels = levels
+
+    def bitmap(self, column: int, expected: bool) -> int:
+        """Bitmap of the matched blocks that a column holds, or expects if asked
+        for. O(path)."""
+        found = 0
+        for node in self.path:
+            if expected and node.expected >> column & 1:
+                held = (1 << len(node.ids)) - 1
+            else:
+                held = node.holds(column)
+            found |= held << node.depth
+        return found & ((1 << self.blocks) - 1)
+
+
+def first_difference(left: bytes, right: bytes) -> int:
+    """Bytes of whole equal keys at the start of both. O(keys), vectorised."""
+    size = min(len(left), len(right))
+    equal = np.frombuffer(left, np.uint64, size // KEY_BYTES) == np.frombuffer(
+        right, np.uint64, size // KEY_BYTES
+    )
+    return int(equal.argmin()) * KEY_BYTES if not equal.all() else size

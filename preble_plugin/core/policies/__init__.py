@@ -1,0 +1,1 @@
+"""Placement policies: small classes behind one protocol, found by name."""

@@ -1,0 +1,89 @@
+"""One replica, as the scheduler keeps it: cache, load, time model, trust."""
+
+from __future__ import annotations
+
+from preble_plugin.core.block_keys import BlockHasher
+from preble_plugin.core.eviction import EvictionPrice
+from preble_plugin.core.expectations import Expectations
+from preble_plugin.core.load import ReplicaLoad
+from preble_plugin.core.output_lengths import OutputLengths
+from preble_plugin.core.prefix_tree import PrefixTree
+from preble_plugin.core.request import ReplicaId
+from preble_plugin.core.residency import Residency
+from preble_plugin.core.status import ReplicaStatus, Trust
+from preble_plugin.core.time_model import TimeModel
+
+
+class Replica:
+    """All that is known of one replica. Blocks are those of the tree."""
+
+    def __init__(
+        self,
+        name: ReplicaId,
+        index: int,
+        tree: PrefixTree,
+        hasher: BlockHasher,
+        *,
+        window_seconds: float,
+        max_tree_blocks: int,
+    ) -> None:
+        self.name = name
+        self.index = index
+        self._tree = tree
+        self._block_size = hasher.block_size
+        self.residency = Residency(tree, hasher, max_tree_blocks)
+        self.column = self.residency.column
+        self.expectations = Expectations(tree, self.column)
+        self.model = TimeModel()
+        self.load = ReplicaLoad(self.model, window_seconds)
+        self.output_lengths = OutputLengths()
+        self.eviction = EvictionPrice(
+            tree, self.column, self.model, hasher.block_size, window_seconds
+        )
+        self.trust = Trust.SILENT
+        self.capacity_blocks: int | None = None
+        self.drop_blocks = 0
+        self.tokens_in_flight = 0
+        self.placements = 0
+        self.predicted_cached_tokens = 0
+        self.actual_cached_tokens = 0
+        self.audited_requests = 0
+        self.exact_audits = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether residency alone says what is cached."""
+        return self.trust is Trust.EXACT
+
+    def evicted_blocks(self, new_tokens: int) -> int:
+        """Blocks to be evicted before `new_tokens` fit; 0 for unknown capacity. O(1)."""
+        if self.capacity_blocks is None:
+            return 0
+        taken = self.residency.copies + self._tree.expected_blocks[self.column]
+        needed = -(-new_tokens // self._block_size)
+        return max(0, needed - max(0, self.capacity_blocks - taken))
+
+    def cache_usage(self) -> float:
+        """Share of the cache that requests in flight hold, 0 to 1. O(1)."""
+        if not self.capacity_blocks:
+            return 0.0
+        return min(1.0, self.tokens_in_flight / (self.capacity_blocks * self._block_size))
+
+    def status(self, now: float) -> ReplicaStatus:
+        """The replica as numbers. O(requests in flight)."""
+        return ReplicaStatus(
+            replica=self.name,
+            trust=self.trust,
+            resident_blocks=self.residency.copies,
+            expected_blocks=self._tree.expected_blocks[self.column],
+            capacity_blocks=self.capacity_blocks,
+            running=self.load.waiting + self.load.running,
+            queued_prefill_seconds=self.load.prefill_seconds_left(now),
+            queued_decode_seconds=self.load.decode_seconds_left(),
+            placements=self.placements,
+            predicted_cached_tokens=self.predicted_cached_tokens,
+            actual_cached_tokens=self.actual_cached_tokens,
+            audited_requests=self.audited_requests,
+            exact_audits=self.exact_audits,
+            prefill_tokens_per_second=self.model.prefill_tokens_per_second,
+        )

@@ -1,0 +1,133 @@
+"""What work costs one replica, in seconds (PREBLE 3.2: prefill and decode time).
+
+1. Prefill of `n` new tokens in a prompt of `c`:
+   `a0 + a1 n + a2 c + a3 n c`: the step's fixed part, linear layers, reading
+   the context's cache, attention of the new tokens over the context.
+2. A decode step of `b` requests with `C` context tokens between them:
+   `s0 + s1 b + s2 C`. One request's share of it is `s0 / b + s1 + s2 c`.
+3. Both laws are sums over requests, so a queue is priced from its summed
+   tokens, and requests that were observed together teach the model together.
+4. Each replica starts from the same rough prior and fits its own coefficients
+   to what it is seen to take (`OnlineFit`); nothing is configured.
+
+What it does not follow is the plateau below some 256 new tokens, where a
+prefill takes as long as the step's weights take to read: short prefills there
+are priced a few milliseconds low or high.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from preble_plugin.core.online_fit import OnlineFit
+
+PREFILL_PRIOR: Final = (1.1e-2, 1.0e-4, 2.5e-6, 1.7e-9)
+"""Seconds per request, new token, context token and their product: the middle
+of a 7B model on an A6000 or A100 and a 70B model on two A100 or H100; about
+9,000 tokens/s at 2,048 tokens."""
+DECODE_PRIOR: Final = (1.5e-2, 1.0e-4, 1.5e-7)
+"""Seconds per step, request in it, and context token in it."""
+
+RATED_PROMPT_TOKENS: Final = 2048
+"""The uncached prompt at which `prefill_tokens_per_second` is stated."""
+
+_TOKEN_LIMIT: Final = 1 << 40
+
+
+class TimeModel:
+    """Prefill and decode seconds of one replica, calibrated as it works.
+
+    Predictions are finite and non-negative, and do not fall as tokens rise,
+    whatever was observed. A prediction is plain arithmetic (about 0.2 us).
+    """
+
+    __slots__ = ("_decode", "_prefill", "_step", "_work")
+
+    def __init__(self) -> None:
+        self._prefill = OnlineFit(PREFILL_PRIOR)
+        self._decode = OnlineFit(DECODE_PRIOR)
+        self._work = self._prefill.coefficients
+        self._step = self._decode.coefficients
+
+    def prefill_seconds(self, new_tokens: int, prompt_tokens: int) -> float:
+        """Seconds to compute `new_tokens` of a prompt of `prompt_tokens`, cached
+        ones included; 0 where nothing is to be computed."""
+        if not 0 < new_tokens < _TOKEN_LIMIT or not 0 <= prompt_tokens < _TOKEN_LIMIT:
+            if new_tokens <= 0:
+                return 0.0
+            new_tokens = min(new_tokens, _TOKEN_LIMIT)
+            prompt_tokens = min(max(prompt_tokens, 0), _TOKEN_LIMIT)
+        fixed, linear, context, attention = self._work
+        return fixed + linear * new_tokens + (context + attention * new_tokens) * prompt_tokens
+
+    def queue_seconds(
+        self, requests: int, new_tokens: int, context_tokens: int, new_times_context: int
+    ) -> float:
+        """Prefill seconds of several requests, from sums over them of the new
+        tokens, the prompt tokens, and the product of the two."""
+        fixed, linear, context, attention = self._work
+        return (
+            fixed * requests
+            + linear * new_tokens
+            + context * context_tokens
+            + attention * new_times_context
+        )
+
+    def decode_seconds(self, output_tokens: float, prompt_tokens: float, running: int) -> float:
+        """GPU seconds that decoding `output_tokens` after `prompt_tokens` takes
+        from a replica, as a share of steps of `running` requests (itself counted)."""
+        output = min(max(0.0, output_tokens), _TOKEN_LIMIT)
+        context = min(max(0.0, prompt_tokens), _TOKEN_LIMIT) + output / 2
+        return self.batch_seconds(output, output * context, running)
+
+    def batch_seconds(
+        self, output_tokens: float, output_times_context: float, running: int
+    ) -> float:
+        """Decode seconds of several requests, from sums over them of the output
+        tokens and of each one's output tokens times its mean context."""
+        fixed, each, per_token = self._step
+        return (fixed / max(running, 1) + each) * output_tokens + per_token * output_times_context
+
+    def observe_prefill(
+        self,
+        requests: int,
+        new_tokens: int,
+        context_tokens: int,
+        new_times_context: int,
+        seconds: float,
+    ) -> bool:
+        """Learn from requests whose first tokens came together.
+
+        The token figures are sums over the `requests`; `seconds` run from the
+        later of the previous first tokens and the earliest dispatch among them.
+        False if the observation says nothing. About 6 us.
+        """
+        return new_tokens > 0 and self._prefill.observe(
+            (requests, new_tokens, context_tokens, new_times_context), seconds
+        )
+
+    def observe_decode(
+        self, output_tokens: int, context_tokens: float, running: float, seconds: float
+    ) -> bool:
+        """Learn from one request's decode: `output_tokens` steps in `seconds`,
+        with `running` requests and `context_tokens` between them in the batch on
+        average. False if the observation says nothing. About 5 us."""
+        return output_tokens > 0 and self._decode.observe(
+            (1.0, running, context_tokens), seconds / output_tokens
+        )
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        """Speed on an uncached prompt of `RATED_PROMPT_TOKENS`."""
+        seconds = self.prefill_seconds(RATED_PROMPT_TOKENS, RATED_PROMPT_TOKENS)
+        return RATED_PROMPT_TOKENS / max(seconds, 1e-9)
+
+    @property
+    def prefill_coefficients(self) -> tuple[float, ...]:
+        """a0 to a3 as of now, in seconds."""
+        return tuple(self._work)
+
+    @property
+    def decode_coefficients(self) -> tuple[float, ...]:
+        """s0 to s2 as of now, in seconds."""
+        return tuple(self._step)
