@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Final
 
-from preble_plugin.core.prefix_tree import Node, PrefixTree
+from preble_plugin.core.node import Node
+from preble_plugin.core.prefix_tree import PrefixTree
 
 GRACE_SECONDS: Final = 1.0
 UNKNOWN_CAPACITY_BLOCKS: Final = 16_384
@@ -63,8 +64,14 @@ class Expectations:
             self._tree.unexpect(leaf, self._column, request_id)
             self._kept.pop(request_id, None)
 
+    @property
+    def ending(self) -> bool:
+        """Whether some may end by themselves: `expire` has nothing to do otherwise."""
+        return bool(self._due) or bool(self._kept)
+
     def expire(self, now: float, exact: bool, capacity_blocks: int | None) -> None:
-        """End what is due. O(1) where nothing is."""
+        """End what is due. `exact` says that the replica's events can be trusted.
+        O(1) where nothing is due."""
         while self._due and self._due[0][0] <= now:
             self.end(self._due.popleft()[1])
         if self._kept:

@@ -7,9 +7,9 @@
    at the head of the queue, what it was served already is taken off. A running
    request is expected to produce its whole output still (`output_lengths` says
    why), so no count per token is needed.
-3. Decode is priced at a full batch: the fixed part of a step is paid whoever is
-   in it, so in a small batch it delays nobody, and where load matters, batches
-   are full.
+3. Decode is priced at a full batch, and delays a newcomer by as much of it as
+   the batch is full: a decode step in a small batch leaves room for prefill, one
+   in a full batch leaves none, and beyond it requests wait for a place.
 4. First tokens and finishes calibrate the time model (`calibration`), and the
    window H counts what was assigned (`work_window`).
 """
@@ -202,8 +202,10 @@ class ReplicaLoad:
         return self._decode_seconds
 
     def load_seconds(self, now: float) -> float:
-        """L, live: prefill and decode left. About 0.2 us."""
-        return self.prefill_seconds_left(now) + self._decode_seconds
+        """L, live: prefill left, and decode left by as much as the batch is full.
+        About 0.3 us."""
+        filled = (len(self._waiting) + len(self._running)) / self._full_batch()
+        return self.prefill_seconds_left(now) + self._decode_seconds * min(filled, 1.0)
 
     def window_load_seconds(self, now: float) -> float:
         """L as in PREBLE 3.2: the work of all requests assigned within H."""

@@ -9,7 +9,7 @@ import numpy as np
 from preble_plugin.core.block_keys import KEY_BYTES
 
 if TYPE_CHECKING:
-    from preble_plugin.core.prefix_tree import Node
+    from preble_plugin.core.node import Node
 
 
 class Match:

@@ -5,9 +5,9 @@
    twice the usual one, so that a compile or a pause moves the fit as little as
    an ordinary late answer, while a lasting change widens the clip within a few
    observations and is then followed.
-3. Rows are divided by the larger of observation and prediction, so that errors
-   count in per cent, and forgotten exponentially; what is kept is one small
-   matrix and one vector.
+3. A row is divided by what the prior predicts for it, so that errors count in
+   per cent, and weighs less the more its value exceeds the prediction. Rows are
+   forgotten exponentially; what is kept is one small matrix and one vector.
 4. The normal equations are regularised towards the prior's *proportions* at
    the observed speed: terms that the observations cannot tell apart keep the
    prior's ratio. Sweeps of projected coordinate descent, each from the last
@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp, isfinite, log
+from operator import mul
 from typing import Final
 
 _KEEP: Final = 0.98
 """Weight an observation keeps at each later one: a memory of about 50."""
 _RIDGE: Final = 0.01
 _WARM: Final = 32
-_SWEEP_EVERY: Final = 3
+_SWEEP_EVERY: Final = 4
 """Past the first `_WARM` observations, those between two sweeps."""
 _FIRST_SPREAD: Final = 3.0
 """Log spread granted to the first observations: the prior may be 400 times off."""
@@ -71,11 +72,12 @@ class OnlineFit:
             share = feature * guess
             row.append(share)
             predicted += share * multiple
-        if sum(row) < 1e-15:
+        size = sum(row)
+        if size < 1e-15:
             return False
         predicted = max(predicted, _LIMITS[0])
         value = self._winsorised(min(max(value, _LIMITS[0]), _LIMITS[1]), predicted)
-        scale = 1.0 / max(value, predicted)
+        scale = min(1.0, predicted / value) / size
         self._accumulate([share * scale for share in row], value * scale)
         self.observations += 1
         if self.observations < _WARM or not self.observations % _SWEEP_EVERY:
@@ -99,17 +101,24 @@ class OnlineFit:
                 line[other] = line[other] * _KEEP + share * paired
 
     def _sweep(self) -> None:
-        total = sum(map(sum, self._gram))
-        speed = sum(self._moment) / total
-        scaled = self._scaled
-        for term, line in enumerate(self._gram):
+        gram, moment, scaled = self._gram, self._moment, self._scaled
+        total = sum(map(sum, gram))
+        speed = sum(moment) / total
+        # All terms by one factor first: a change of speed is the usual change.
+        explained = sum(map(mul, scaled, moment))
+        energy = sum(
+            multiple * sum(map(mul, line, scaled))
+            for multiple, line in zip(scaled, gram, strict=True)
+        )
+        factor = explained / energy if energy > 0.0 else 1.0
+        for term, multiple in enumerate(scaled):
+            scaled[term] = multiple * factor
+        for term, line in enumerate(gram):
             own = line[term]
             if own < 1e-12 * total:  # never seen: as far off as the rest is
                 scaled[term] = speed
             else:
-                rest = self._moment[term] + own * scaled[term]
-                for paired, multiple in zip(line, scaled, strict=True):
-                    rest -= paired * multiple
                 ridge = _RIDGE * own
+                rest = moment[term] - sum(map(mul, line, scaled)) + own * scaled[term]
                 scaled[term] = max(0.0, (rest + ridge * speed) / (own + ridge))
             self.coefficients[term] = scaled[term] * self._prior[term]

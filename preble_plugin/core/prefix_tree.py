@@ -1,98 +1,40 @@
 """The prefix tree: which blocks follow which, and who holds them.
 
-1. A compressed radix tree over block keys. A node's edge is a run of keys,
-   packed in bytes and compared whole; a prompt that leaves a run half-way
-   splits it. The split's lower half stays the same object.
+1. A compressed radix tree over block keys (`tree_shape`). A node's edge is a run
+   of keys, packed in bytes and compared whole.
 2. Who holds a block is kept per *column*: a replica's cache is one column, and
    each further attention group or medium of it is another. A node keeps a bit
    mask of the columns that hold all its blocks, and a bitmap per column that
    holds some of them. A walk therefore costs by nodes, not by blocks or
    replicas.
-3. Each block has an *id*, stable while it lives, through splits and merges.
-   Residency maps engine hashes to ids; `node_of` and `depth_of` lead back.
-4. A column may also *expect* a node: a request was dispatched that will store
+3. A column may also *expect* a node: a request was dispatched that will store
    it. Expectations count per request and end by name.
-5. A node that nobody holds, expects or needs as a parent is freed, and a node
-   with one child of the same holders is merged with it.
+4. A node that nobody holds, expects or needs as a parent is freed.
 
 The paper's section 3.2 describes the tree; residency by column is ours.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections import OrderedDict
-from collections.abc import Iterator
 
 from preble_plugin.core.block_keys import KEY_BYTES
 from preble_plugin.core.match import Match, first_difference
+from preble_plugin.core.node import Node
+from preble_plugin.core.tree_shape import TreeShape
 
 
-class Node:
-    """A run of blocks. Identity is what counts: nodes compare by `is`."""
-
-    __slots__ = (
-        "children",
-        "depth",
-        "edge",
-        "expected",
-        "expecting",
-        "forward",
-        "holders",
-        "ids",
-        "parent",
-        "partial",
-        "uses",
-    )
-
-    def __init__(self, parent: Node | None, edge: bytes, ids: array[int], depth: int) -> None:
-        self.parent = parent
-        self.edge = edge
-        self.ids = ids
-        self.depth = depth
-        """Blocks between the root and the first of this run."""
-        self.children: dict[bytes, Node] = {}
-        self.holders = 0
-        """Mask of the columns that hold every block of the run."""
-        self.partial: dict[int, int] = {}
-        """Bitmap by column, for those that hold some blocks but not all."""
-        self.expected = 0
-        """Mask of the columns for which `expecting` is not empty."""
-        self.expecting: dict[int, set[str]] = {}
-        """Requests by column that will store this run."""
-        self.forward: Node | None = None
-        """Where this run went when it was freed or merged away."""
-        self.uses: dict[int, list[int]] = {}
-        """Windowed use count by column (`core.usage`)."""
-
-    @property
-    def length(self) -> int:
-        """Blocks in the run."""
-        return len(self.ids)
-
-    def holds(self, column: int) -> int:
-        """Bitmap of the run's blocks that `column` holds."""
-        if self.holders >> column & 1:
-            return (1 << len(self.ids)) - 1
-        return self.partial.get(column, 0)
-
-
-class PrefixTree:
+class PrefixTree(TreeShape):
     """All prompts' blocks, and who holds them. Not thread-safe."""
 
     def __init__(self) -> None:
-        self.root = Node(None, b"", array("i"), 0)
-        self.node_of: list[Node] = []
-        self.depth_of: array[int] = array("i")
-        self._free_ids: list[int] = []
+        super().__init__()
         self._free_columns: list[int] = []
         self._columns = 0
         self.held: dict[int, OrderedDict[Node, None]] = {}
         """By column, the nodes of which it holds a block, least recently used first."""
         self.expected_blocks: dict[int, int] = {}
         """By column, the blocks of the nodes it expects."""
-        self.blocks = 0
-        self.nodes = 0
 
     # -- columns ---------------------------------------------------------------
 
@@ -190,41 +132,6 @@ class PrefixTree:
             path.append(node)
             match.blocks = len(keys) // KEY_BYTES
         return node
-
-    def chain(self, parent: int | None, keys: bytes, column: int) -> list[int]:
-        """The ids of a run of blocks below the block `parent` (None: the root),
-        made where they are missing, for `column` to hold.
-
-        O(nodes on the way + new blocks).
-        """
-        if parent is None:
-            node, offset = self.root, 0
-        else:
-            node = self.node_of[parent]
-            offset = self.depth_of[parent] - node.depth + 1
-        ids: list[int] = []
-        position, end = 0, len(keys)
-        while position < end:
-            if offset < len(node.ids):
-                rest = node.edge[offset * KEY_BYTES :]
-                if keys.startswith(rest, position):
-                    matched = len(rest)
-                else:
-                    matched = first_difference(rest, keys[position : position + len(rest)])
-                blocks = matched // KEY_BYTES
-                ids.extend(node.ids[offset : offset + blocks])
-                position += matched
-                offset += blocks
-                if position < end and offset < len(node.ids):
-                    node = self.split(node, offset)
-                continue
-            child = node.children.get(keys[position : position + KEY_BYTES])
-            if child is not None:
-                node, offset = child, 0
-                continue
-            ids.extend(self._extend_or_add(node, keys[position:], column))
-            break
-        return ids
 
     # -- holding ---------------------------------------------------------------
 
@@ -327,157 +234,44 @@ class PrefixTree:
             if node.forward is None:
                 self._tidy(node)
 
-    def settle(self, node: Node) -> Node:
-        """Where a node's blocks are now: itself, what it was merged into, or its
-        nearest living ancestor. O(1) amortised."""
-        while node.forward is not None:
-            node = node.forward
-        return node
-
     def _stop_expecting(self, node: Node, column: int) -> None:
         if node.expecting.pop(column, None) is not None:
             node.expected &= ~(1 << column)
             self.expected_blocks[column] -= len(node.ids)
 
-    # -- making and freeing ------------------------------------------------------
+    # -- told by the shape ---------------------------------------------------------
 
-    def split(self, node: Node, at: int) -> Node:
-        """Split a run after its first `at` blocks; returns the upper half, a new
-        node. `node` becomes the lower half. O(at + columns with a part)."""
-        upper = Node(node.parent, node.edge[: at * KEY_BYTES], node.ids[:at], node.depth)
-        assert node.parent is not None
-        node.parent.children[upper.edge[:KEY_BYTES]] = upper
-        node.parent = upper
-        node.edge = node.edge[at * KEY_BYTES :]
-        node.ids = node.ids[at:]
-        node.depth += at
-        upper.children[node.edge[:KEY_BYTES]] = node
-        for block in upper.ids:
-            self.node_of[block] = upper
-        self.nodes += 1
-
-        upper.holders = node.holders
-        whole, mask = (1 << at) - 1, (1 << len(node.ids)) - 1
-        for column, bitmap in list(node.partial.items()):
-            self._set_bitmap(upper, column, bitmap & whole, whole)
-            self._set_bitmap(node, column, bitmap >> at, mask)
-        upper.expected = node.expected
-        upper.expecting = {column: set(ids) for column, ids in node.expecting.items()}
-        upper.uses = {column: list(use) for column, use in node.uses.items()}
+    def _was_split(self, upper: Node, lower: Node) -> None:
+        upper.holders = lower.holders
+        at = len(upper.ids)
+        whole, rest = (1 << at) - 1, (1 << len(lower.ids)) - 1
+        for column, bitmap in list(lower.partial.items()):
+            _set_bitmap(upper, column, bitmap & whole, whole)
+            _set_bitmap(lower, column, bitmap >> at, rest)
+        upper.expected = lower.expected
+        upper.expecting = {column: set(ids) for column, ids in lower.expecting.items()}
+        upper.uses = {column: list(use) for column, use in lower.uses.items()}
         for column, held in self.held.items():
-            if node in held:
-                if upper.holders >> column & 1 or column in upper.partial:
+            if lower in held:
+                if upper.holds(column):
                     held[upper] = None
-                if not (node.holders >> column & 1 or column in node.partial):
-                    del held[node]
-        for half in (upper, node):
-            for column in [c for c in half.expecting if half.holders >> c & 1]:
+                if not lower.holds(column):
+                    del held[lower]
+        for half in (upper, lower):
+            for column in [one for one in half.expecting if half.holders >> one & 1]:
                 self._stop_expecting(half, column)
-        self._tidy(node)
-        return upper
 
-    @staticmethod
-    def _set_bitmap(node: Node, column: int, bitmap: int, whole: int) -> None:
-        node.partial.pop(column, None)
-        if bitmap == whole:
-            node.holders |= 1 << column
-        elif bitmap:
-            node.partial[column] = bitmap
-
-    def _new_ids(self, node: Node, depth: int, count: int) -> array[int]:
-        free = self._free_ids
-        take = min(len(free), count)
-        ids = array("i")
-        if take:
-            ids.extend(free[-take:])
-            del free[-take:]
-        for place, block in enumerate(ids):
-            self.node_of[block] = node
-            self.depth_of[block] = depth + place
-        more = count - take
-        if more:
-            start = len(self.node_of)
-            ids.extend(range(start, start + more))
-            self.node_of.extend([node] * more)
-            self.depth_of.extend(range(depth + take, depth + count))
-        self.blocks += count
-        return ids
-
-    def _new_node(self, parent: Node, edge: bytes) -> Node:
-        node = Node(parent, edge, array("i"), parent.depth + len(parent.ids))
-        node.ids = self._new_ids(node, node.depth, len(edge) // KEY_BYTES)
-        parent.children[edge[:KEY_BYTES]] = node
-        self.nodes += 1
-        return node
-
-    def _extend_or_add(self, node: Node, edge: bytes, column: int) -> array[int]:
-        """New blocks at the end of `node`: in place where `column`, which is about
-        to hold them, is all that has it; else in a new child."""
-        if node.holders != 1 << column or node.children or node.partial or node.expecting:
-            return self._new_node(node, edge).ids
-        ids = self._new_ids(node, node.depth + len(node.ids), len(edge) // KEY_BYTES)
-        node.holders = 0
-        node.partial[column] = (1 << len(node.ids)) - 1
-        node.edge += edge
-        node.ids.extend(ids)
-        return ids
-
-    def _tidy(self, node: Node) -> None:
-        """Free what nobody needs from `node` upwards, then merge."""
-        while node.parent is not None:
-            if node.forward is not None or node.children or node.holders:
-                break
-            if node.partial or node.expecting:
-                break
-            parent = node.parent
-            del parent.children[node.edge[:KEY_BYTES]]
-            self.blocks -= len(node.ids)
-            self.nodes -= 1
-            self._free_ids.extend(node.ids)
-            node.forward = parent
-            node = parent
-        if node.forward is None:
-            self._merge(node)
-
-    def _merge(self, node: Node) -> None:
-        """Merge a node with its only child where both stand alike."""
-        if node.parent is None or len(node.children) != 1:
-            return
-        (child,) = node.children.values()
-        if node.holders != child.holders or node.partial or child.partial:
-            return
-        if node.expecting or child.expecting:
-            return
-        if not child.holders and not child.children:
-            return  # its own turn to be freed is still to come
-        if len(child.ids) <= len(node.ids):
-            kept, gone = node, child
-            node.children = child.children
-            for grandchild in node.children.values():
-                grandchild.parent = node
-        else:
-            kept, gone = child, node
-            child.depth = node.depth
-            child.parent = node.parent
-            node.parent.children[node.edge[:KEY_BYTES]] = child
-        for block in gone.ids:
-            self.node_of[block] = kept
-        edge, ids = node.edge + child.edge, node.ids + child.ids
-        kept.edge, kept.ids = edge, ids
+    def _was_merged(self, kept: Node, gone: Node) -> None:
         for column, use in gone.uses.items():
             if column not in kept.uses or kept.uses[column] < use:
                 kept.uses[column] = use
         for held in self.held.values():
             held.pop(gone, None)
-        gone.forward = kept
-        self.nodes -= 1
 
-    # -- looking -----------------------------------------------------------------
 
-    def walk(self) -> Iterator[Node]:
-        """All nodes but the root, parents first. O(nodes)."""
-        stack = list(self.root.children.values())
-        while stack:
-            node = stack.pop()
-            yield node
-            stack.extend(node.children.values())
+def _set_bitmap(node: Node, column: int, bitmap: int, whole: int) -> None:
+    node.partial.pop(column, None)
+    if bitmap == whole:
+        node.holders |= 1 << column
+    elif bitmap:
+        node.partial[column] = bitmap

@@ -23,6 +23,7 @@ class Replica:
         index: int,
         tree: PrefixTree,
         hasher: BlockHasher,
+        fleet: TimeModel,
         *,
         window_seconds: float,
         max_tree_blocks: int,
@@ -34,7 +35,7 @@ class Replica:
         self.residency = Residency(tree, hasher, max_tree_blocks)
         self.column = self.residency.column
         self.expectations = Expectations(tree, self.column)
-        self.model = TimeModel()
+        self.model = TimeModel(fleet)
         self.load = ReplicaLoad(self.model, window_seconds)
         self.output_lengths = OutputLengths()
         self.eviction = EvictionPrice(
@@ -68,6 +69,13 @@ class Replica:
         if not self.capacity_blocks:
             return 0.0
         return min(1.0, self.tokens_in_flight / (self.capacity_blocks * self._block_size))
+
+    def audit(self, predicted: int, actual: int) -> None:
+        """Hold a predicted hit against the engine's own count, in tokens."""
+        self.predicted_cached_tokens += predicted
+        self.actual_cached_tokens += actual
+        self.audited_requests += 1
+        self.exact_audits += predicted == actual
 
     def status(self, now: float) -> ReplicaStatus:
         """The replica as numbers. O(requests in flight)."""

@@ -15,44 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from preble_plugin.core.block_keys import BlockHasher
+from preble_plugin.core.block_keys import KEY_BYTES, BlockHasher
+from preble_plugin.core.bookings import Bookings
 from preble_plugin.core.events import CacheEvent
 from preble_plugin.core.match import Match
 from preble_plugin.core.policies.registry import load_policy
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.receipts import Receipt, ReceiptRing
 from preble_plugin.core.replica import Replica
-from preble_plugin.core.request import (
-    Finished,
-    FirstToken,
-    Outcome,
-    Placement,
-    ReplicaId,
-    Request,
-)
+from preble_plugin.core.request import FirstToken, Outcome, Placement, ReplicaId, Request
 from preble_plugin.core.snapshot import ResidencyCapture, capture, restore
 from preble_plugin.core.status import SchedulerStatus, Trust
-from preble_plugin.core.usage import count_use
+from preble_plugin.core.time_model import TimeModel
 from preble_plugin.core.view import PlacementView, ReplicaCandidate, candidates_for
 
 
 class NoReplicaError(LookupError):
     """There is no replica to place on, or not the one the user fixed."""
-
-
-class _Booking:
-    """A request in flight."""
-
-    __slots__ = ("placed_at", "predicted", "prompt_tokens", "receipt", "replica")
-
-    def __init__(
-        self, replica: Replica, prompt_tokens: int, predicted: int, receipt: Receipt, now: float
-    ) -> None:
-        self.replica = replica
-        self.prompt_tokens = prompt_tokens
-        self.predicted = predicted
-        self.receipt = receipt
-        self.placed_at = now
 
 
 class Scheduler:
@@ -78,12 +57,12 @@ class Scheduler:
         self._window_seconds = window_seconds
         self._max_tree_blocks = max_tree_blocks
         self._tree = PrefixTree()
+        self._fleet = TimeModel()
         self._replicas: dict[ReplicaId, Replica] = {}
         self._by_column: dict[int, Replica] = {}
         self._columns = 0
-        self._bookings: dict[str, _Booking] = {}
         self._receipts = ReceiptRing(receipts)
-        self._placements = 0
+        self._bookings = Bookings(self._tree, self._receipts, window_seconds)
         self._skipped_events = 0
 
     # -- replicas ----------------------------------------------------------------
@@ -111,6 +90,7 @@ class Scheduler:
                 index,
                 self._tree,
                 self.hasher,
+                self._fleet,
                 window_seconds=self._window_seconds,
                 max_tree_blocks=self._max_tree_blocks,
             )
@@ -127,9 +107,7 @@ class Scheduler:
         gone = self._replicas.pop(replica, None)
         if gone is None:
             return
-        for request_id, booking in list(self._bookings.items()):
-            if booking.replica is gone:
-                del self._bookings[request_id]
+        self._bookings.leave(gone)
         gone.expectations.close()
         del self._by_column[gone.column]
         self._columns &= ~(1 << gone.column)
@@ -182,19 +160,13 @@ class Scheduler:
         are not in flight are ignored. O(outcomes + paths of those finished)."""
         first: list[FirstToken] = []
         for outcome in outcomes:
-            booking = self._bookings.get(outcome.request_id)
-            if booking is None:
-                continue
             if isinstance(outcome, FirstToken):
                 first.append(outcome)
-                self._audit(booking, outcome, now)
             else:
-                if first:
-                    self._first_tokens(first, now)
-                    first = []
-                self._finish(booking, outcome, now)
-        if first:
-            self._first_tokens(first, now)
+                self._bookings.first_tokens(first, now)
+                first = []
+                self._bookings.finish(outcome, now)
+        self._bookings.first_tokens(first, now)
 
     # -- events ------------------------------------------------------------------
 
@@ -251,7 +223,7 @@ class Scheduler:
             tree_blocks=self._tree.blocks,
             receipts=len(self._receipts),
             in_flight=len(self._bookings),
-            placements=self._placements,
+            placements=self._bookings.placements,
             skipped_events=self._skipped_events,
         )
 
@@ -266,83 +238,22 @@ class Scheduler:
         match: Match,
         now: float,
     ) -> None:
-        request_id = request.request_id
-        earlier = self._bookings.pop(request_id, None)
-        if earlier is not None:
-            self._drop(request_id, earlier, now)
-        replica = chosen.source
-        expected_output = replica.output_lengths.expected(request.max_output_tokens)
-        if self._tree.blocks + len(request.keys) // 8 <= self._max_tree_blocks:
+        if self._tree.blocks + len(request.keys) // KEY_BYTES <= self._max_tree_blocks:
             self._tree.grow(request.keys, match)
-        for node in match.path:
-            count_use(node, replica.column, now, self._window_seconds)
-        replica.expectations.begin(request_id, match.path)
-        self._tree.touch(match.path[-1] if match.path else None, replica.column)
-        replica.eviction.changed()
-        replica.load.placed(
-            request_id,
-            chosen.miss_tokens,
-            request.prompt_tokens,
-            expected_output,
-            now,
-        )
-        replica.tokens_in_flight += request.prompt_tokens
-        replica.placements += 1
-        self._placements += 1
         receipt = Receipt(
-            request_id,
+            request.request_id,
             request.external_id,
             now,
             self._policy.name,
             branch,
-            replica.name,
+            chosen.source.name,
             request.prompt_tokens,
             chosen.hit_tokens,
             [one.receipt() for one in candidates],
         )
-        self._receipts.add(receipt)
-        self._bookings[request_id] = _Booking(
-            replica, request.prompt_tokens, chosen.hit_tokens, receipt, now
-        )
-
-    def _audit(self, booking: _Booking, outcome: FirstToken, now: float) -> None:
-        booking.receipt.first_token_seconds = now - booking.placed_at
-        if outcome.cached_tokens is None:
-            return
-        booking.receipt.actual_cached_tokens = outcome.cached_tokens
-        replica = booking.replica
-        replica.predicted_cached_tokens += booking.predicted
-        replica.actual_cached_tokens += outcome.cached_tokens
-        replica.audited_requests += 1
-        replica.exact_audits += outcome.cached_tokens == booking.predicted
-
-    def _first_tokens(self, outcomes: list[FirstToken], now: float) -> None:
-        self._bookings[outcomes[0].request_id].replica.load.first_token(outcomes, now)
-
-    def _finish(self, booking: _Booking, outcome: Finished, now: float) -> None:
-        request_id = outcome.request_id
-        del self._bookings[request_id]
-        booking.receipt.output_tokens = outcome.output_tokens
-        booking.receipt.finish = "aborted" if outcome.aborted else "finished"
-        replica = booking.replica
-        replica.tokens_in_flight -= booking.prompt_tokens
-        self._tree.touch(replica.expectations.leaf(request_id), replica.column)
-        replica.eviction.changed()
-        if outcome.aborted:
-            replica.load.drop(request_id, now)
-            if booking.receipt.first_token_seconds is None:
-                replica.expectations.end(request_id)
-                return
-        else:
-            replica.load.finished(request_id, outcome.output_tokens, now)
-            replica.output_lengths.observe(outcome.output_tokens)
-        replica.expectations.finish(request_id, now, replica.exact)
-
-    def _drop(self, request_id: str, booking: _Booking, now: float) -> None:
-        booking.replica.tokens_in_flight -= booking.prompt_tokens
-        booking.replica.load.drop(request_id, now)
-        booking.replica.expectations.end(request_id)
+        self._bookings.add(request, chosen, match.path, receipt, now)
 
     def _expire(self, now: float) -> None:
         for replica in self._replicas.values():
-            replica.expectations.expire(now, replica.exact, replica.capacity_blocks)
+            if replica.expectations.ending:
+                replica.expectations.expire(now, replica.exact, replica.capacity_blocks)

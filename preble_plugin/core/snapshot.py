@@ -19,7 +19,8 @@ import msgspec
 
 from preble_plugin.core.block_keys import KEY_BYTES, BlockHasher
 from preble_plugin.core.events import Attention, EngineHash
-from preble_plugin.core.prefix_tree import Node, PrefixTree
+from preble_plugin.core.node import Node
+from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.residency import Residency
 
 VERSION: Final = 1

@@ -7,8 +7,11 @@
    `s0 + s1 b + s2 C`. One request's share of it is `s0 / b + s1 + s2 c`.
 3. Both laws are sums over requests, so a queue is priced from its summed
    tokens, and requests that were observed together teach the model together.
-4. Each replica starts from the same rough prior and fits its own coefficients
-   to what it is seen to take (`OnlineFit`); nothing is configured.
+4. The fleet starts from a rough prior and fits it to what any replica is seen
+   to take (`OnlineFit`). A replica goes by the fleet's law until it has been
+   observed `OWN_OBSERVATIONS` times, then by its own: were it to start from the
+   prior, whichever was observed first would look fast or slow beside the rest,
+   and take all work or none. Nothing is configured.
 
 What it does not follow is the plateau below some 256 new tokens, where a
 prefill takes as long as the step's weights take to read: short prefills there
@@ -31,23 +34,30 @@ DECODE_PRIOR: Final = (1.5e-2, 1.0e-4, 1.5e-7)
 RATED_PROMPT_TOKENS: Final = 2048
 """The uncached prompt at which `prefill_tokens_per_second` is stated."""
 
+OWN_OBSERVATIONS: Final = 32
+"""After so many, a replica's own law is as good as the fleet's and fits it better."""
+
 _TOKEN_LIMIT: Final = 1 << 40
 
 
 class TimeModel:
     """Prefill and decode seconds of one replica, calibrated as it works.
 
-    Predictions are finite and non-negative, and do not fall as tokens rise,
-    whatever was observed. A prediction is plain arithmetic (about 0.2 us).
+    `fleet` is the model that all replicas of a scheduler teach; without one, a
+    model stands for itself. Predictions are finite and non-negative, and do not
+    fall as tokens rise, whatever was observed. A prediction is plain arithmetic
+    (about 0.2 us).
     """
 
-    __slots__ = ("_decode", "_prefill", "_step", "_work")
+    __slots__ = ("_decode", "_fleet", "_prefill", "_step", "_work")
 
-    def __init__(self) -> None:
+    def __init__(self, fleet: TimeModel | None = None) -> None:
+        self._fleet = fleet
         self._prefill = OnlineFit(PREFILL_PRIOR)
         self._decode = OnlineFit(DECODE_PRIOR)
-        self._work = self._prefill.coefficients
-        self._step = self._decode.coefficients
+        # The coefficients that hold now: lists that a fit changes in place.
+        self._work = (fleet or self)._prefill.coefficients
+        self._step = (fleet or self)._decode.coefficients
 
     def prefill_seconds(self, new_tokens: int, prompt_tokens: int) -> float:
         """Seconds to compute `new_tokens` of a prompt of `prompt_tokens`, cached
@@ -100,21 +110,34 @@ class TimeModel:
 
         The token figures are sums over the `requests`; `seconds` run from the
         later of the previous first tokens and the earliest dispatch among them.
-        False if the observation says nothing. About 6 us.
+        False if the observation says nothing. About 6 us, for the fleet as much.
         """
-        return new_tokens > 0 and self._prefill.observe(
+        if self._fleet is not None:
+            self._fleet.observe_prefill(
+                requests, new_tokens, context_tokens, new_times_context, seconds
+            )
+        learned = new_tokens > 0 and self._prefill.observe(
             (requests, new_tokens, context_tokens, new_times_context), seconds
         )
+        if self._prefill.observations >= OWN_OBSERVATIONS:
+            self._work = self._prefill.coefficients
+        return learned
 
     def observe_decode(
         self, output_tokens: int, context_tokens: float, running: float, seconds: float
     ) -> bool:
         """Learn from one request's decode: `output_tokens` steps in `seconds`,
         with `running` requests and `context_tokens` between them in the batch on
-        average. False if the observation says nothing. About 5 us."""
-        return output_tokens > 0 and self._decode.observe(
+        average. False if the observation says nothing. About 5 us, for the fleet as
+        much."""
+        if self._fleet is not None:
+            self._fleet.observe_decode(output_tokens, context_tokens, running, seconds)
+        learned = output_tokens > 0 and self._decode.observe(
             (1.0, running, context_tokens), seconds / output_tokens
         )
+        if self._decode.observations >= OWN_OBSERVATIONS:
+            self._step = self._decode.coefficients
+        return learned
 
     @property
     def prefill_tokens_per_second(self) -> float:

@@ -42,8 +42,7 @@ def check_tree(tree: PrefixTree) -> None:
             mask |= 1 << column
             expected[column] += length
         assert mask == node.expected, "expected mask and sets differ"
-        needed = node.children or node.holders or node.partial or node.expecting
-        assert needed, "a node that nobody needs"
+        assert node.needed, "a node that nobody needs"
     assert nodes == tree.nodes, "node count"
     assert len(seen) == tree.blocks, "block count"
     for column, order in tree.held.items():

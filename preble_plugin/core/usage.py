@@ -8,7 +8,7 @@ per node and replica, whatever the traffic.
 
 from __future__ import annotations
 
-from preble_plugin.core.prefix_tree import Node
+from preble_plugin.core.node import Node
 
 
 def count_use(node: Node, column: int, now: float, window_seconds: float) -> None:

@@ -124,7 +124,11 @@ class PlacementView:
         self.request = request
         self.now = now
         self.candidates = candidates
-        self.longest_hit_tokens = max(one.hit_tokens for one in candidates)
+        longest = 0
+        for one in candidates:
+            if one.hit_tokens > longest:
+                longest = one.hit_tokens
+        self.longest_hit_tokens = longest
         self.prefix_hash = int.from_bytes(request.keys[:8], "little")
 
 

@@ -6,7 +6,10 @@ With `longest` the longest hit of any replica:
    longest hit: candidates are the replicas that have that hit. *Explore*
    otherwise: all are candidates.
 2. The least cost `L + M + P` takes the request: live load, eviction, prefill of
-   what misses there, each for that replica. Ties: `protocol.least`.
+   what misses there, each for that replica. Costs that exceed the least by no
+   more than `SLACK` of its P are ties for `protocol.least`: no prediction is
+   better than that, and a few cached tokens of a common preamble, or a replica
+   that measures a little faster, must not draw every new prefix to one place.
 3. *Rebalance*: an exploit target `t` that has work gives way to the cheapest
    replica `o` outside the candidates if both
        cost(t) > TH_BAL * cost(o)   and   cost(t) - cost(o) > P(o).
@@ -34,6 +37,8 @@ from preble_plugin.core.policies.protocol import Candidate, Choice, View, least
 
 TH_BAL: Final = 1.5
 """Th_bal of the paper's code: how far apart heavy and light may be."""
+SLACK: Final = 0.1
+"""Share of a prefill within which costs are equal."""
 
 
 def cost_seconds(candidate: Candidate) -> float:
@@ -65,8 +70,7 @@ class E2:
         """Exploit, explore or rebalance."""
         candidates = view.candidates
         if not exploits(view):
-            costs = [cost_seconds(candidate) for candidate in candidates]
-            return Choice(least(candidates, costs, view), "explore")
+            return Choice(cheapest(range(len(candidates)), view)[0], "explore")
         holding = holders(candidates, view.longest_hit_tokens)
         target, cost = cheapest(holding, view)
         if candidates[target].load_seconds > 0.0 and len(holding) < len(candidates):
@@ -96,10 +100,16 @@ class E2:
 
 
 def cheapest(positions: Sequence[int], view: View) -> tuple[int, float]:
-    """The position of the least L + M + P among `positions`, and that cost."""
+    """The position of the least L + M + P among `positions`, and that cost; ties
+    within `SLACK` by `least`. O(positions)."""
     if len(positions) == 1:
         return positions[0], cost_seconds(view.candidates[positions[0]])
     among = [view.candidates[position] for position in positions]
     costs = [cost_seconds(candidate) for candidate in among]
-    chosen = least(among, costs, view)
+    lowest = min(costs)
+    enough = lowest + SLACK * among[costs.index(lowest)].prefill_seconds
+    tied = [place for place, cost in enumerate(costs) if cost <= enough]
+    chosen = tied[0]
+    if len(tied) > 1:
+        chosen = tied[least([among[place] for place in tied], [lowest] * len(tied), view)]
     return positions[chosen], costs[chosen]

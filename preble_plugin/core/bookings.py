@@ -1,0 +1,133 @@
+"""Requests in flight: what each was booked for, and what became of it.
+
+1. A placement books its request on a replica: load, expected blocks, use of the
+   prefix in the window.
+2. Its first token frees the prefill share of the load, teaches the time model,
+   and audits the predicted hit against the engine's own number.
+3. Its end frees the rest. A finished request's blocks are the most recently
+   used of the replica's cache again, as in the engine's own LRU; an aborted
+   one that had no token yet leaves no expectation behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from preble_plugin.core.node import Node
+from preble_plugin.core.prefix_tree import PrefixTree
+from preble_plugin.core.receipts import Receipt, ReceiptRing
+from preble_plugin.core.replica import Replica
+from preble_plugin.core.request import Finished, FirstToken, Request
+from preble_plugin.core.usage import count_use
+from preble_plugin.core.view import ReplicaCandidate
+
+
+class _Booking:
+    __slots__ = ("predicted", "prompt_tokens", "receipt", "replica")
+
+    def __init__(
+        self, replica: Replica, prompt_tokens: int, predicted: int, receipt: Receipt
+    ) -> None:
+        self.replica = replica
+        self.prompt_tokens = prompt_tokens
+        self.predicted = predicted
+        self.receipt = receipt
+
+
+class Bookings:
+    """All requests in flight. Requests that are not are ignored throughout."""
+
+    def __init__(self, tree: PrefixTree, receipts: ReceiptRing, window_seconds: float) -> None:
+        self._tree = tree
+        self._receipts = receipts
+        self._window_seconds = window_seconds
+        self._in_flight: dict[str, _Booking] = {}
+        self.placements = 0
+
+    def __len__(self) -> int:
+        return len(self._in_flight)
+
+    def add(
+        self,
+        request: Request,
+        chosen: ReplicaCandidate,
+        path: list[Node],
+        receipt: Receipt,
+        now: float,
+    ) -> None:
+        """Book a request whose prompt is `path`; one that is booked already moves.
+        O(path)."""
+        request_id = request.request_id
+        earlier = self._in_flight.pop(request_id, None)
+        if earlier is not None:
+            earlier.replica.tokens_in_flight -= earlier.prompt_tokens
+            earlier.replica.load.drop(request_id, now)
+            earlier.replica.expectations.end(request_id)
+        replica = chosen.source
+        for node in path:
+            count_use(node, replica.column, now, self._window_seconds)
+        replica.expectations.begin(request_id, path)
+        if path:
+            self._tree.touch(path[-1], replica.column)
+        replica.eviction.changed()
+        replica.load.placed(
+            request_id,
+            chosen.miss_tokens,
+            request.prompt_tokens,
+            replica.output_lengths.expected(request.max_output_tokens),
+            now,
+        )
+        replica.tokens_in_flight += request.prompt_tokens
+        replica.placements += 1
+        self.placements += 1
+        self._receipts.add(receipt)
+        self._in_flight[request_id] = _Booking(
+            replica, request.prompt_tokens, chosen.hit_tokens, receipt
+        )
+
+    def first_tokens(self, outcomes: Sequence[FirstToken], now: float) -> None:
+        """The first tokens of one engine output message."""
+        known: list[FirstToken] = []
+        replica: Replica | None = None
+        for outcome in outcomes:
+            booking = self._in_flight.get(outcome.request_id)
+            if booking is None:
+                continue
+            known.append(outcome)
+            replica = booking.replica
+            booking.receipt.first_token_seconds = now - booking.receipt.time
+            if outcome.cached_tokens is not None:
+                booking.receipt.actual_cached_tokens = outcome.cached_tokens
+                replica.audit(booking.predicted, outcome.cached_tokens)
+        if replica is not None:
+            replica.load.first_token(known, now)
+
+    def finish(self, outcome: Finished, now: float) -> None:
+        """A request left the engine. O(path)."""
+        request_id = outcome.request_id
+        booking = self._in_flight.pop(request_id, None)
+        if booking is None:
+            return
+        replica, receipt = booking.replica, booking.receipt
+        receipt.output_tokens = outcome.output_tokens
+        receipt.finish = "aborted" if outcome.aborted else "finished"
+        replica.tokens_in_flight -= booking.prompt_tokens
+        leaf = replica.expectations.leaf(request_id)
+        if leaf is not None:
+            self._tree.touch(leaf, replica.column)
+            replica.eviction.changed()
+        if outcome.aborted:
+            replica.load.drop(request_id, now)
+        else:
+            replica.load.finished(request_id, outcome.output_tokens, now)
+            replica.output_lengths.observe(outcome.output_tokens)
+        if outcome.aborted and receipt.first_token_seconds is None:
+            replica.expectations.end(request_id)
+        else:
+            replica.expectations.finish(request_id, now, replica.exact)
+
+    def leave(self, replica: Replica) -> None:
+        """A replica is gone, and the requests on it. O(requests in flight)."""
+        for request_id, booking in list(self._in_flight.items()):
+            if booking.replica is replica:
+                del self._in_flight[request_id]

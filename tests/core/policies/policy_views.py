@@ -1,0 +1,90 @@
+"""Views for policy tests: a prompt, and replicas as plain figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from preble_plugin.core.policies.protocol import Policy
+from preble_plugin.core.request import ReplicaId, Request
+
+SECONDS_PER_TOKEN = 1e-4
+
+
+@dataclass
+class Candidate:
+    """A replica for one request; counts which costs were asked for."""
+
+    index: int
+    hit_tokens: int = 0
+    load: float = 0.0
+    window_load_seconds: float = 0.0
+    eviction: float = 0.0
+    evicted_blocks: int = 0
+    waiting: int = 0
+    running: int = 0
+    decode_share: float = 0.0
+    cache_usage: float = 0.0
+    prompt_tokens: int = 0
+    seconds_per_token: float = SECONDS_PER_TOKEN
+    asked: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def replica(self) -> ReplicaId:
+        return f"replica-{self.index}"
+
+    @property
+    def miss_tokens(self) -> int:
+        return self.prompt_tokens - self.hit_tokens
+
+    @property
+    def load_seconds(self) -> float:
+        self.asked["load"] += 1
+        return self.load
+
+    @property
+    def eviction_seconds(self) -> float:
+        self.asked["eviction"] += 1
+        return self.eviction
+
+    @property
+    def prefill_seconds(self) -> float:
+        self.asked["prefill"] += 1
+        return self.miss_tokens * self.seconds_per_token
+
+
+@dataclass
+class View:
+    request: Request
+    candidates: Sequence[Candidate]
+    prefix_hash: int
+    now: float = 0.0
+
+    @property
+    def longest_hit_tokens(self) -> int:
+        return max(candidate.hit_tokens for candidate in self.candidates)
+
+
+def view(prompt_tokens: int, *candidates: Candidate, prefix_hash: int = 7) -> View:
+    """A decision on a prompt among these replicas."""
+    for candidate in candidates:
+        candidate.prompt_tokens = prompt_tokens
+    request = Request(request_id="r", keys=b"", prompt_tokens=prompt_tokens)
+    return View(request, candidates, prefix_hash)
+
+
+def replicas(
+    count: int, holding: Sequence[int] = (), hit: int = 0, **same: float
+) -> list[Candidate]:
+    """`count` replicas that are alike, those in `holding` with a hit of `hit` tokens."""
+    return [
+        Candidate(index, hit_tokens=hit if index in holding else 0, **same)  # type: ignore[arg-type]
+        for index in range(count)
+    ]
+
+
+def chosen(policy: Policy, shown: View) -> tuple[int, str]:
+    """The chosen replica's slot, and the branch."""
+    position, branch = policy.choose(shown)
+    return shown.candidates[position].index, branch

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from policy_views import SECONDS_PER_TOKEN as SECONDS
+from policy_views import Candidate, chosen, replicas, view
+
+from preble_plugin.core.policies.e2 import E2, TH_BAL
+
+
+def test_an_exact_repeat_of_a_prompt_exploits_the_replica_that_served_it():
+    # PREBLE 6.1. The engine computes the last block again: the hit is one block short.
+    shown = view(2048, *replicas(4, holding=[2], hit=2032))
+
+    assert chosen(E2(), shown) == (2, "exploit")
+
+
+@pytest.mark.parametrize("prompt_tokens", [17, 32, 33, 48])
+def test_a_repeat_of_a_prompt_of_few_blocks_goes_where_it_was(prompt_tokens):
+    hit = (prompt_tokens - 1) // 16 * 16
+    shown = view(prompt_tokens, *replicas(4, holding=[3], hit=hit))
+
+    assert chosen(E2(), shown)[0] == 3
+
+
+@pytest.mark.parametrize("prefix_hash", range(16))
+def test_a_prefix_on_two_of_four_replicas_goes_to_one_of_the_two(prefix_hash):
+    # PREBLE 6.2: the argmin is over the candidates, the answer a replica.
+    shown = view(2048, *replicas(4, holding=[2, 3], hit=2032), prefix_hash=prefix_hash)
+
+    assert chosen(E2(), shown)[0] in (2, 3)
+
+
+def test_of_two_holders_the_less_loaded_takes_the_request():
+    candidates = replicas(4, holding=[2, 3], hit=2032)
+    candidates[2].load = 0.05
+
+    assert chosen(E2(), view(2048, *candidates)) == (3, "exploit")
+
+
+def test_half_cached_is_explored_and_a_token_more_exploits():
+    half = chosen(E2(), view(2000, *replicas(2, holding=[1], hit=1000)))
+    more = chosen(E2(), view(2000, *replicas(2, holding=[1], hit=1001)))
+
+    assert (half[1], more[1]) == ("explore", "exploit")
+
+
+def test_exploring_adds_load_eviction_and_what_misses_on_each_replica():
+    # PREBLE 6.3: P counts, and per replica. 0.20, 0.15 (a hit saves 0.09), 0.25.
+    candidates = [
+        Candidate(0),
+        Candidate(1, hit_tokens=900, load=0.04),
+        Candidate(2, eviction=0.05),
+    ]
+
+    assert chosen(E2(), view(2000, *candidates)) == (1, "explore")
+
+
+def test_a_faster_replica_is_worth_its_load():
+    candidates = [Candidate(0), Candidate(1, load=0.05, seconds_per_token=SECONDS / 2)]
+
+    assert chosen(E2(), view(2000, *candidates)) == (1, "explore")
+
+
+def test_eviction_that_costs_more_than_the_queue_elsewhere_is_avoided():
+    candidates = [Candidate(0, eviction=0.5), Candidate(1, load=0.4)]
+
+    assert chosen(E2(), view(2000, *candidates)) == (1, "explore")
+
+
+def test_a_queue_longer_than_computing_the_prompt_twice_moves_a_cached_request():
+    candidates = replicas(4, holding=[0], hit=2032)
+    candidates[0].load = 0.45  # the prompt anew: 0.2048 s
+
+    moved = chosen(E2(), view(2048, *candidates))
+
+    assert (moved[0] != 0, moved[1]) == (True, "rebalance")
+
+
+def test_a_queue_shorter_than_computing_the_prompt_twice_keeps_it():
+    candidates = replicas(4, holding=[0], hit=2032)
+    candidates[0].load = 0.40
+
+    assert chosen(E2(), view(2048, *candidates)) == (0, "exploit")
+
+
+def test_a_long_document_stays_behind_a_queue_that_moves_a_short_prompt():
+    candidates = replicas(4, holding=[0], hit=23_984)
+    candidates[0].load = 0.45
+
+    assert chosen(E2(), view(24_000, *candidates)) == (0, "exploit")
+
+
+def test_replicas_all_loaded_much_alike_keep_their_prefixes():
+    candidates = replicas(4, holding=[0], hit=2032, load=10.0)
+    candidates[0].load = 14.0  # 4 s more, but within TH_BAL
+
+    assert chosen(E2(), view(2048, *candidates)) == (0, "exploit")
+
+
+def test_rebalancing_takes_the_cheapest_of_the_lighter_replicas():
+    candidates = replicas(4, holding=[0], hit=2032)
+    for candidate, load in zip(candidates, [5.0, 0.3, 0.1, 0.2], strict=True):
+        candidate.load = load
+
+    assert chosen(E2(), view(2048, *candidates)) == (2, "rebalance")
+
+
+def test_eviction_elsewhere_keeps_a_cached_request_where_it_is():
+    candidates = replicas(2, holding=[0], hit=2032)
+    candidates[0].load = 1.0
+    candidates[1].eviction = 0.7
+
+    assert chosen(E2(), view(2048, *candidates)) == (0, "exploit")
+
+
+def test_different_prefixes_spread_over_idle_replicas_and_each_stays_with_its_own():
+    seen = Counter(
+        chosen(E2(), view(2048, *replicas(8), prefix_hash=hash_ * 0x9E3779B97F4A7C15 % 2**64))[0]
+        for hash_ in range(800)
+    )
+    again = [chosen(E2(), view(2048, *replicas(8), prefix_hash=99))[0] for _ in range(10)]
+
+    assert set(seen) == set(range(8))
+    assert max(seen.values()) < 150
+    assert len(set(again)) == 1
+
+
+def test_a_short_common_preamble_and_a_little_more_speed_draw_nothing_to_one_replica():
+    seen = Counter()
+    for prefix in range(800):
+        candidates = replicas(8, holding=[3], hit=64)
+        candidates[6].seconds_per_token *= 0.97
+        shown = view(2048, *candidates, prefix_hash=prefix * 0x9E3779B97F4A7C15 % 2**64)
+        seen[chosen(E2(), shown)[0]] += 1
+
+    assert set(seen) == set(range(8))
+    assert max(seen.values()) < 150
+
+
+def test_one_policy_object_does_not_rotate():
+    policy = E2()
+
+    assert len({chosen(policy, view(2048, *replicas(8)))[0] for _ in range(20)}) == 1
+
+
+def test_of_equal_costs_the_replica_that_evicts_least_wins():
+    candidates = replicas(4, evicted_blocks=3)
+    candidates[1].evicted_blocks = 0
+
+    assert chosen(E2(), view(2048, *candidates))[0] == 1
+
+
+def test_an_idle_holder_is_chosen_without_a_look_at_the_others():
+    candidates = replicas(8, holding=[5], hit=2032)
+
+    chosen(E2(), view(2048, *candidates))
+
+    assert sum((other.asked for other in candidates if other.index != 5), Counter()) == Counter()
+
+
+def test_a_holder_among_replicas_as_busy_costs_one_load_for_each():
+    candidates = replicas(8, holding=[5], hit=2032, load=1.0)
+
+    chosen(E2(), view(2048, *candidates))
+
+    asked = sum((other.asked for other in candidates if other.index != 5), Counter())
+    assert asked == Counter(load=7)
+
+
+@st.composite
+def views(draw):
+    prompt = draw(st.integers(1, 5000))
+    seconds = st.floats(0, 100, allow_subnormal=False)
+    candidates = [
+        Candidate(
+            index,
+            hit_tokens=draw(st.integers(0, prompt - 1)),
+            load=draw(seconds),
+            eviction=draw(seconds),
+            evicted_blocks=draw(st.integers(0, 3)),
+        )
+        for index in range(draw(st.integers(1, 6)))
+    ]
+    return view(prompt, *candidates, prefix_hash=draw(st.integers(0, 2**64 - 1)))
+
+
+SLACK_SECONDS = 0.1 * 5000 * SECONDS
+"""No tie is wider: `SLACK` of the longest prompt's prefill."""
+
+
+def cost(candidate):
+    return candidate.load + candidate.eviction + candidate.miss_tokens * SECONDS
+
+
+@given(views())
+def test_every_choice_keeps_the_rule_of_its_branch(shown):
+    index, branch = chosen(E2(), shown)
+
+    own = cost(shown.candidates[index])
+    longest = shown.longest_hit_tokens
+    holders = [one for one in shown.candidates if one.hit_tokens == longest]
+    if branch == "explore":
+        assert shown.request.prompt_tokens - longest >= longest
+        assert own <= min(map(cost, shown.candidates)) + SLACK_SECONDS
+    else:
+        held = min(map(cost, holders))
+        assert shown.request.prompt_tokens - longest < longest
+        if branch == "exploit":
+            assert own <= held + SLACK_SECONDS
+        else:
+            assert own <= min(map(cost, shown.candidates)) + SLACK_SECONDS
+            assert own * TH_BAL < held + TH_BAL * SLACK_SECONDS
+            assert held - own > shown.candidates[index].miss_tokens * SECONDS - SLACK_SECONDS

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preble_plugin.core import BlockHasher, TokenIdError, namespace
+
+SEED = b"0123456789abcdef"
+tokens = st.lists(st.integers(0, 2**31 - 1), max_size=70)
+
+
+@given(tokens, st.sampled_from([1, 4, 16]))
+def test_stored_blocks_have_the_keys_of_the_prompt_they_came_from(prompt, size):
+    hasher = BlockHasher(size, SEED)
+    space = namespace("adapter", 3, "tenant")
+    whole = len(prompt) // size * size
+    split = whole // size // 2
+    keys = hasher.prompt_keys(prompt, space)
+    stored = hasher.stored_keys(prompt[: split * size], True, space)
+    stored += hasher.stored_keys(prompt[split * size : whole], split == 0, space)
+    assert stored == keys
+
+
+@given(tokens, tokens)
+def test_keys_are_equal_exactly_where_blocks_are(left, right):
+    hasher = BlockHasher(4, SEED)
+    one, two = hasher.prompt_keys(left), hasher.prompt_keys(right)
+    for block in range(min(len(one), len(two)) // 8):
+        same = left[block * 4 : block * 4 + 4] == right[block * 4 : block * 4 + 4]
+        assert (one[block * 8 : block * 8 + 8] == two[block * 8 : block * 8 + 8]) == same
+
+
+def test_a_namespace_sets_the_first_block_apart_and_the_tree_does_the_rest():
+    hasher, prompt = BlockHasher(4, SEED), list(range(12))
+    plain = hasher.prompt_keys(prompt)
+    salted = hasher.prompt_keys(prompt, namespace(salt="tenant"))
+    assert plain[:8] != salted[:8]
+    assert plain[8:] == salted[8:]
+
+
+def test_namespaces_do_not_run_into_each_other():
+    hasher = BlockHasher(2, SEED)
+    spaces = [("a", "bc"), ("ab", "c"), ("abc",), ("", "abc"), ("a", "b", "c"), ()]
+    assert len({hasher.prompt_keys([1, 2], space) for space in spaces}) == len(spaces)
+
+
+def test_a_feature_touches_the_blocks_it_covers_at_its_own_offset():
+    hasher, prompt = BlockHasher(4, SEED), [9] * 16
+    image = hasher.prompt_keys(prompt, features=[("image", 3, 6)])
+    other = hasher.prompt_keys(prompt, features=[("other", 3, 6)])
+    moved = hasher.prompt_keys(prompt, features=[("image", 4, 6)])
+    plain = hasher.prompt_keys(prompt)
+    assert [image[i : i + 8] == plain[i : i + 8] for i in range(0, 32, 8)] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert image[:8] != other[:8]
+    assert image[8:16] != moved[8:16]
+    stored = hasher.stored_keys(
+        prompt, True, (), [[("image", 3)], [("image", -1)], [("image", -5)], []]
+    )
+    assert stored == image
+
+
+def test_the_seed_decides_the_keys():
+    assert BlockHasher(4, b"one").prompt_keys([1] * 4) != BlockHasher(4, b"two").prompt_keys(
+        [1] * 4
+    )
+    assert BlockHasher(4, b"one").prompt_keys([1] * 4) == BlockHasher(4, b"one").prompt_keys(
+        [1] * 4
+    )
+    assert BlockHasher(4).prompt_keys([1] * 4) != BlockHasher(4).prompt_keys([1] * 4)
+
+
+@pytest.mark.parametrize("bad", [[-1, 0], [2**31, 0], [2**32, 0], [2**80, 0], ["a", 0], [1.5, 0]])
+def test_a_token_id_that_no_vocabulary_has_is_named(bad):
+    with pytest.raises(TokenIdError, match="token id"):
+        BlockHasher(2, SEED).prompt_keys(bad)
+
+
+@pytest.mark.parametrize("length", [0, 1, 15])
+def test_a_prompt_shorter_than_a_block_has_no_keys(length):
+    assert BlockHasher(16, SEED).prompt_keys([1] * length) == b""
+
+
+def test_200k_tokens_are_hashed_whole():
+    assert len(BlockHasher(16, SEED).prompt_keys(list(range(200_000)))) == 8 * 12_500
+
+
+def test_a_block_size_below_one_is_refused():
+    with pytest.raises(ValueError, match="block_size"):
+        BlockHasher(0)

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preble_plugin.core.load import FULL_BATCH, ReplicaLoad
+from preble_plugin.core.request import FirstToken
+from preble_plugin.core.time_model import TimeModel
+
+
+def load(max_running: int | None = None) -> ReplicaLoad:
+    return ReplicaLoad(TimeModel(), window_seconds=180.0, max_running=max_running)
+
+
+def first(load: ReplicaLoad, *request_ids: str, now: float, cached: int | None = None) -> None:
+    load.first_token([FirstToken(each, cached) for each in request_ids], now)
+
+
+def test_an_idle_replica_has_no_load():
+    idle = load()
+
+    assert (idle.load_seconds(5.0), idle.window_load_seconds(5.0), idle.decode_share(5.0)) == (
+        0,
+    ) * 3
+
+
+def test_what_waits_is_priced_by_what_misses_and_by_its_expected_output():
+    busy = load()
+    busy.placed("a", 500, 2000, 40, now=10.0)
+
+    model = busy.model
+    assert busy.prefill_seconds_left(10.0) == pytest.approx(model.prefill_seconds(500, 2000))
+    assert busy.decode_seconds_left() == pytest.approx(model.decode_seconds(40, 2000, FULL_BATCH))
+    assert busy.load_seconds(10.0) == pytest.approx(
+        busy.prefill_seconds_left(10.0) + busy.decode_seconds_left() / FULL_BATCH
+    )
+
+
+def test_decode_is_shared_among_no_more_than_run_at_once():
+    narrow = load(max_running=4)
+    narrow.placed("a", 500, 2000, 40, now=10.0)
+
+    assert narrow.decode_seconds_left() == pytest.approx(narrow.model.decode_seconds(40, 2000, 4))
+
+
+def test_a_queue_is_the_sum_of_its_requests():
+    busy = load()
+    for number in range(5):
+        busy.placed(str(number), 1000, 1500, 16, now=10.0)
+
+    assert busy.prefill_seconds_left(10.0) == pytest.approx(
+        5 * busy.model.prefill_seconds(1000, 1500)
+    )
+    assert (busy.waiting, busy.running) == (5, 0)
+
+
+def test_the_request_in_service_counts_less_as_it_is_served():
+    busy = load()
+    busy.placed("a", 5000, 5000, 16, now=10.0)
+    whole = busy.prefill_seconds_left(10.0)
+
+    assert busy.prefill_seconds_left(10.25) == pytest.approx(whole - 0.25)
+
+
+def test_a_request_that_takes_longer_than_priced_counts_nothing_and_the_next_ones_wholly():
+    busy = load()
+    busy.placed("a", 5000, 5000, 16, now=10.0)
+    busy.placed("b", 3000, 3000, 16, now=10.0)
+
+    assert busy.prefill_seconds_left(100.0) == pytest.approx(busy.model.prefill_seconds(3000, 3000))
+
+
+def test_a_time_before_the_placement_serves_nothing():
+    busy = load()
+    busy.placed("a", 5000, 5000, 16, now=10.0)
+
+    assert busy.prefill_seconds_left(9.0) == busy.prefill_seconds_left(10.0)
+
+
+def test_with_its_first_token_a_request_goes_from_waiting_to_running():
+    busy = load()
+    busy.placed("a", 500, 500, 16, now=10.0)
+    first(busy, "a", now=10.1)
+
+    assert (busy.waiting, busy.running, busy.prefill_seconds_left(10.1)) == (0, 1, 0.0)
+    assert busy.decode_seconds_left() > 0.0
+
+
+def test_the_head_that_is_dropped_leaves_the_next_unserved():
+    busy = load()
+    busy.placed("a", 5000, 5000, 16, now=10.0)
+    busy.placed("b", 5000, 5000, 16, now=10.0)
+    busy.drop("a", now=10.3)
+
+    assert busy.prefill_seconds_left(10.3) == pytest.approx(busy.model.prefill_seconds(5000, 5000))
+
+
+def test_a_finished_request_says_what_it_was():
+    busy = load()
+    busy.placed("a", 500, 2000, 16, now=10.0)
+    first(busy, "a", now=10.5, cached=1600)
+
+    assert busy.finished("a", 20, now=11.0) == (2000, 400, 16, 10.0, 10.5)
+
+
+def test_a_request_that_finishes_with_its_first_token_is_done():
+    busy = load()
+    busy.placed("a", 500, 2000, 1, now=10.0)
+
+    served = busy.finished("a", 1, now=10.5)
+
+    assert served is not None
+    assert (served.first_token_at, busy.waiting, busy.running) == (10.5, 0, 0)
+
+
+def test_a_request_that_fails_before_a_token_never_had_one():
+    busy = load()
+    busy.placed("a", 500, 2000, 16, now=10.0)
+
+    assert busy.finished("a", 0, now=10.5) == (2000, 500, 16, 10.0, None)
+
+
+def test_unknown_requests_are_ignored():
+    busy = load()
+    busy.placed("a", 500, 2000, 16, now=10.0)
+    before = busy.load_seconds(10.0)
+    first(busy, "x", now=10.0)
+
+    assert (busy.finished("x", 5, now=10.0), busy.drop("x", now=10.0)) == (None, None)
+    assert (busy.load_seconds(10.0), busy.waiting, busy.running) == (before, 1, 0)
+
+
+def test_a_second_first_token_of_a_request_changes_nothing():
+    busy = load()
+    busy.placed("a", 500, 2000, 16, now=10.0)
+    first(busy, "a", "a", now=10.5)
+    first(busy, "a", now=10.7)
+
+    served = busy.finished("a", 20, now=11.0)
+
+    assert served is not None
+    assert served.first_token_at == 10.5
+
+
+def test_an_id_placed_twice_is_in_flight_once():
+    busy = load()
+    busy.placed("a", 500, 2000, 16, now=10.0)
+    busy.placed("a", 700, 2000, 16, now=11.0)
+
+    assert busy.waiting == 1
+    assert busy.prefill_seconds_left(11.0) == pytest.approx(busy.model.prefill_seconds(700, 2000))
+
+
+def test_a_request_that_outlives_the_window_finishes_as_any_other():
+    # PREBLE 6.5
+    busy = load()
+    busy.placed("a", 500, 2000, 16, now=10.0)
+    first(busy, "a", now=10.5)
+    assert busy.requests_in_window(1000.0) == 0
+    assert busy.window_load_seconds(1000.0) == 0.0
+
+    served = busy.finished("a", 4000, now=1000.0)
+
+    assert served is not None
+    assert (busy.load_seconds(1000.0), busy.running) == (0.0, 0)
+
+
+def test_the_window_counts_work_that_is_done():
+    busy = load()
+    busy.placed("a", 500, 2000, 16, now=10.0)
+    first(busy, "a", now=10.5)
+    busy.finished("a", 40, now=11.0)
+
+    model = busy.model
+    assert busy.load_seconds(11.0) == 0.0
+    assert busy.window_load_seconds(11.0) == pytest.approx(
+        model.prefill_seconds(500, 2000) + model.decode_seconds(40, 2000, FULL_BATCH)
+    )
+
+
+def test_the_windows_decode_is_of_the_output_lengths_observed():
+    # PREBLE 6.3: expected 16, observed 400
+    busy = load()
+    for request_id in ("a", "b"):
+        busy.placed(request_id, 500, 2000, 16, now=10.0)
+    expected = busy.window_load_seconds(10.0)
+    busy.finished("a", 400, now=10.0)
+
+    assert busy.window_load_seconds(10.0) - expected == pytest.approx(
+        2 * (busy.model.decode_seconds(400, 2000, 32) - busy.model.decode_seconds(16, 2000, 32))
+    )
+
+
+def test_the_decode_share_tells_decoders_from_prefillers():
+    decoder, prefiller = load(), load()
+    decoder.placed("a", 16, 2000, 2000, now=10.0)
+    prefiller.placed("a", 20_000, 20_000, 4, now=10.0)
+
+    assert decoder.decode_share(10.0) > 0.95
+    assert prefiller.decode_share(10.0) < 0.05
+
+
+def test_a_served_queue_teaches_the_model_its_speed():
+    busy, now, seconds_per_token = load(), 10.0, 1e-3  # ten times slower than the prior
+    for number in range(60):
+        busy.placed(str(number), 2000, 2000, 16, now)
+        now += 2000 * seconds_per_token
+        first(busy, str(number), now=now)
+        busy.drop(str(number), now)
+
+    assert busy.model.prefill_tokens_per_second == pytest.approx(1000, rel=0.1)
+
+
+def test_the_model_learns_from_the_cache_that_the_engine_found():
+    busy, now = load(), 10.0
+    for number in range(60):
+        busy.placed(str(number), 2000, 2000, 16, now)  # taken for a miss
+        now += 0.1
+        first(busy, str(number), now=now, cached=1000)
+        busy.drop(str(number), now)
+
+    assert busy.model.prefill_seconds(1000, 2000) == pytest.approx(0.1, rel=0.05)
+
+
+def test_requests_that_decode_together_teach_the_model_their_step():
+    busy, now, step = load(), 10.0, 0.05
+    for round_ in range(40):
+        ids = [f"{round_}-{number}" for number in range(8)]
+        for request_id in ids:
+            busy.placed(request_id, 100, 100, 41, now)
+        now += 0.1
+        first(busy, *ids, now=now)
+        now += 40 * step
+        for request_id in ids:
+            busy.finished(request_id, 41, now)
+
+    assert busy.model.decode_seconds(40, 100, 8) == pytest.approx(40 * step / 8, rel=0.15)
+    assert TimeModel().decode_seconds(40, 100, 8) < 0.5 * 40 * step / 8
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 120))
+def test_whatever_happens_load_is_never_negative_and_drains_to_exactly_nothing(draw, steps):
+    busy, now, flying = load(), 0.0, set()
+    for number in range(steps):
+        now += draw.choice([0.0, 1e-9, 0.003, 0.7, 500.0, -1.0])
+        some = draw.choice(sorted(flying)) if flying else "unknown"
+        match draw.randrange(5):
+            case 0 | 1:
+                busy.placed(
+                    str(number),
+                    draw.randint(-5, 10**6),
+                    draw.randint(-5, 10**6),
+                    draw.randint(-5, 10**5),
+                    now,
+                )
+                flying.add(str(number))
+            case 2:
+                first(busy, some, "unknown", now=now, cached=draw.choice([None, -3, 7, 10**9]))
+            case 3:
+                busy.finished(some, draw.randint(-3, 10**5), now)
+                flying.discard(some)
+            case _:
+                busy.drop(some, now)
+                flying.discard(some)
+        assert busy.prefill_seconds_left(now) >= 0.0
+        assert busy.decode_seconds_left() >= 0.0
+        assert 0.0 <= busy.decode_share(now) <= 1.0
+        assert busy.waiting + busy.running == len(flying)
+    for request_id in flying:
+        busy.drop(request_id, now)
+
+    assert (busy.load_seconds(now), busy.prefill_seconds_left(now)) == (0.0, 0.0)
+    assert busy.window_load_seconds(now + 10_000.0) == 0.0
+
+
+def test_a_hundred_thousand_requests_leave_nothing_behind():
+    busy, draw, now = load(), random.Random(1), 0.0
+    for number in range(100_000):
+        now += 0.01
+        busy.placed(str(number), draw.randint(1, 4000), 4000, draw.randint(1, 300), now)
+        first(busy, str(number - 5), now=now)
+        busy.finished(str(number - 50), draw.randint(1, 300), now)
+    for number in range(99_950, 100_000):
+        busy.drop(str(number), now)
+
+    assert (busy.load_seconds(now), busy.waiting, busy.running) == (0.0, 0, 0)
+    assert busy.requests_in_window(now) == pytest.approx(18_000, rel=0.02)

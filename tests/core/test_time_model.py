@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from math import isfinite
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preble_plugin.core.time_model import TimeModel
+
+Law = Callable[[int, int], float]
+
+
+def mistral_7b_a6000(new: int, context: int) -> float:
+    seconds = 0.1084 * new + 4.21
+    if new * context > 1 << 20:
+        seconds += 1.13e-3 * new + 1.75e-3 * context + 2.19e-6 * new * context
+    return seconds / 0.9 / 1e3
+
+
+def mistral_7b_a100(new: int, context: int) -> float:
+    seconds = 0.0503 * new + 5.51
+    if new * context >= 1 << 20:
+        seconds += 0.124 - 7.45e-4 * new + 1.72e-3 * context + 1.363e-6 * new * context
+    return seconds / 0.85 / 1e3
+
+
+def llama_3_70b_a100(new: int, context: int) -> float:
+    return (28.93 + 0.1822 * new + 4.0e-3 * context + 2.55e-6 * new * context) / 1e3
+
+
+def llama_3_70b_h100(new: int, context: int) -> float:
+    return (18.67 + 0.0799 * new + 2.69e-3 * context + 7.44e-7 * new * context) / 1e3
+
+
+HARDWARE = [mistral_7b_a6000, mistral_7b_a100, llama_3_70b_a100, llama_3_70b_h100]
+"""PREBLE 5, above the plateau of short prefills."""
+
+
+def draw_request(draw: random.Random) -> tuple[int, int]:
+    """New tokens from 384 and context up to 23,000, spread over the orders."""
+    context = int(2 ** draw.uniform(10, 14.5))
+    return min(context, int(2 ** draw.uniform(8.6, 14.5))), context
+
+
+def worst_error(model: TimeModel, law: Law, seed: int = 99) -> float:
+    draw = random.Random(seed)
+    requests = [draw_request(draw) for _ in range(300)]
+    return max(abs(model.prefill_seconds(*each) / law(*each) - 1) for each in requests)
+
+
+def teach(
+    model: TimeModel,
+    law: Law,
+    observations: int,
+    group: int = 1,
+    noise: float = 0.05,
+    seed: int = 1,
+) -> TimeModel:
+    draw = random.Random(seed)
+    for _ in range(observations):
+        requests = [draw_request(draw) for _ in range(draw.randint(1, group))]
+        model.observe_prefill(
+            len(requests),
+            sum(new for new, _ in requests),
+            sum(context for _, context in requests),
+            sum(new * context for new, context in requests),
+            sum(law(*each) for each in requests) * draw.lognormvariate(0, noise),
+        )
+    return model
+
+
+@pytest.mark.parametrize("group", [1, 4])
+@pytest.mark.parametrize("law", HARDWARE)
+def test_prefill_converges_on_each_hardware_of_the_paper(law, group):
+    assert worst_error(teach(TimeModel(), law, 300, group), law) < 0.15
+
+
+@pytest.mark.parametrize("law", HARDWARE)
+def test_prefill_is_useful_after_twenty_observations(law):
+    assert worst_error(teach(TimeModel(), law, 20), law) < 0.35
+
+
+@pytest.mark.parametrize("factor", [1 / 50, 1 / 5, 5, 50])
+def test_a_prior_that_is_far_off_is_left_behind(factor):
+    def law(new: int, context: int) -> float:
+        return llama_3_70b_a100(new, context) * factor
+
+    assert worst_error(teach(TimeModel(), law, 100), law) < 0.15
+
+
+@pytest.mark.parametrize("factor", [1 / 4, 4])
+def test_a_change_of_speed_is_followed(factor):
+    def changed(new: int, context: int) -> float:
+        return llama_3_70b_a100(new, context) * factor
+
+    model = teach(TimeModel(), llama_3_70b_a100, 300)
+
+    assert worst_error(teach(model, changed, 250, seed=2), changed) < 0.15
+
+
+def test_a_first_observation_with_a_compile_in_it_is_forgotten_soon():
+    model = TimeModel()
+    model.observe_prefill(1, 2048, 2048, 2048 * 2048, 60.0)
+
+    assert worst_error(teach(model, llama_3_70b_a100, 40), llama_3_70b_a100) < 0.15
+
+
+def test_pauses_and_early_answers_do_not_move_it():
+    model = teach(TimeModel(), llama_3_70b_a100, 200)
+    for round_ in range(20):
+        teach(model, llama_3_70b_a100, 19, seed=round_)
+        model.observe_prefill(1, 2048, 2048, 2048 * 2048, 30.0 if round_ % 2 else 1e-5)
+
+    assert worst_error(model, llama_3_70b_a100) < 0.15
+
+
+def test_one_pause_moves_it_less_than_a_tenth():
+    model = teach(TimeModel(), llama_3_70b_a100, 200)
+    before = model.prefill_seconds(2048, 2048)
+    model.observe_prefill(1, 2048, 2048, 2048 * 2048, 300.0)
+    for _ in range(3):
+        model.observe_prefill(1, 2048, 2048, 2048 * 2048, llama_3_70b_a100(2048, 2048))
+
+    assert model.prefill_seconds(2048, 2048) == pytest.approx(before, rel=0.1)
+
+
+def test_a_replica_never_observed_goes_by_what_the_fleet_has_learned():
+    fleet = TimeModel()
+    observed, fresh = TimeModel(fleet), TimeModel(fleet)
+    teach(observed, llama_3_70b_h100, 10)
+
+    assert fresh.prefill_seconds(2048, 4096) == observed.prefill_seconds(2048, 4096)
+    assert fresh.prefill_seconds(2048, 4096) != TimeModel().prefill_seconds(2048, 4096)
+
+
+def test_a_replica_that_differs_goes_its_own_way():
+    fleet = TimeModel()
+    fast, slow = TimeModel(fleet), TimeModel(fleet)
+    for round_ in range(30):
+        teach(fast, llama_3_70b_h100, 10, seed=round_)
+        teach(slow, llama_3_70b_a100, 10, seed=round_)
+
+    assert worst_error(fast, llama_3_70b_h100) < 0.15
+    assert worst_error(slow, llama_3_70b_a100) < 0.15
+
+
+def test_decode_steps_are_learned_by_batch_and_context():
+    def step(running: float, context: float) -> float:
+        return 0.022 + 2e-4 * running + 1.86e-7 * context
+
+    draw = random.Random(1)
+    model = TimeModel()
+    for _ in range(400):
+        running = draw.randint(1, 64)
+        context = running * draw.randint(500, 8000)
+        steps = draw.randint(4, 400)
+        seconds = steps * step(running, context) * draw.lognormvariate(0, 0.05)
+        model.observe_decode(steps, context, running, seconds)
+
+    for running, context in [(1, 2000), (8, 4000), (64, 3000)]:
+        share = 100 * (0.022 / running + 2e-4 + 1.86e-7 * (context + 50))
+        assert model.decode_seconds(100, context, running) == pytest.approx(share, rel=0.15)
+
+
+def test_requests_priced_together_cost_what_they_cost_one_by_one():
+    model = teach(TimeModel(), llama_3_70b_h100, 50)
+    requests = [(500, 2000), (2000, 2000), (16, 9000)]
+
+    together = model.queue_seconds(3, 2516, 13000, sum(new * context for new, context in requests))
+
+    assert together == pytest.approx(sum(model.prefill_seconds(*each) for each in requests))
+
+
+def test_the_prior_computes_about_nine_thousand_tokens_a_second():
+    assert 8_000 < TimeModel().prefill_tokens_per_second < 10_000
+
+
+def test_a_prompt_with_nothing_to_compute_costs_nothing():
+    assert TimeModel().prefill_seconds(0, 5000) == 0.0
+
+
+tokens = st.integers(-10, 10**30)
+seconds = st.floats(allow_nan=True, allow_infinity=True) | st.floats(0, 1e4)
+observations = st.lists(
+    st.tuples(st.booleans(), st.integers(-2, 10**9), tokens, tokens, tokens, seconds), max_size=40
+)
+
+
+def model_after(seen: list[tuple[bool, int, int, int, int, float]]) -> TimeModel:
+    model = TimeModel()
+    for prefill, requests, new, context, product, took in seen:
+        if prefill:
+            model.observe_prefill(requests, new, context, product, took)
+        else:
+            model.observe_decode(new, context, requests, took)
+    return model
+
+
+@given(observations, tokens, tokens, st.integers(-5, 10**6))
+def test_predictions_are_finite_and_not_negative_whatever_was_observed(seen, new, prompt, running):
+    model = model_after(seen)
+    predictions = [
+        model.prefill_seconds(new, prompt),
+        model.decode_seconds(new, prompt, running),
+        model.prefill_tokens_per_second,
+        *model.prefill_coefficients,
+        *model.decode_coefficients,
+    ]
+
+    assert all(isfinite(each) and each >= 0 for each in predictions)
+
+
+@given(observations, tokens, tokens, st.integers(0, 10**30))
+def test_more_new_tokens_never_cost_less(seen, new, prompt, more):
+    model = model_after(seen)
+
+    assert model.prefill_seconds(new + more, prompt) >= model.prefill_seconds(new, prompt)
+    assert model.decode_seconds(new + more, prompt, 8) >= model.decode_seconds(new, prompt, 8)
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_decode_of_any_length_is_finite(output):
+    assert isfinite(TimeModel().decode_seconds(output, output, 1))

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from kv_publisher import KvPublisher
+from service_builders import PATIENT, replica, until
+
+from preble_plugin.service.interface import ReplicaSpec
+from preble_plugin.service.local import LocalFrontend
+from preble_plugin.service.remote import Link, RemoteFrontend
+from preble_plugin.service.supervisor import SchedulerProcess
+from preble_plugin.settings import Settings
+
+
+@pytest.fixture
+def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A run directory of the test's own, with a path that a socket's can hold."""
+    path = Path(tempfile.mkdtemp(prefix="pb-", dir="/tmp"))
+    monkeypatch.setenv("PREBLE_RUN_DIR", str(path))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def publishers() -> Iterator[list[KvPublisher]]:
+    """The event publishers of replicas 0 and 1."""
+    both = [KvPublisher(), KvPublisher()]
+    yield both
+    for one in both:
+        one.close()
+
+
+@pytest.fixture
+def replicas(publishers: list[KvPublisher]) -> list[ReplicaSpec]:
+    return [replica(rank, one.source) for rank, one in enumerate(publishers)]
+
+
+@pytest.fixture
+def process(run_dir: Path) -> Iterator[SchedulerProcess]:
+    """A scheduler process, not started."""
+    process = SchedulerProcess()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def address(process: SchedulerProcess, run_dir: Path) -> str:
+    """Where a scheduler process with default settings listens."""
+    return process.start(PATIENT, run_dir)
+
+
+@pytest.fixture
+async def remote(address: str) -> AsyncIterator[RemoteFrontend]:
+    """A front end of the scheduler process, with two replicas without events."""
+    frontend = RemoteFrontend(address, PATIENT)
+    frontend.set_replicas([replica(0), replica(1)])
+    await frontend.start()
+    await until(lambda: frontend.link is Link.UP)
+    yield frontend
+    await frontend.close()
+
+
+@pytest.fixture
+async def local(run_dir: Path) -> AsyncIterator[LocalFrontend]:
+    """The in-process front end, with two replicas without events."""
+    frontend = LocalFrontend(Settings())
+    frontend.set_replicas([replica(0), replica(1)])
+    await frontend.start()
+    yield frontend
+    await frontend.close()
