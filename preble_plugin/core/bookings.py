@@ -54,9 +54,10 @@ class Bookings:
         path: list[Node],
         receipt: Receipt,
         now: float,
+        started: bool = False,
     ) -> None:
         """Book a request whose prompt is `path`; one that is booked already moves.
-        O(path)."""
+        `started` says that it has had its first token. O(path)."""
         request_id = request.request_id
         earlier = self._in_flight.pop(request_id, None)
         if earlier is not None:
@@ -70,13 +71,12 @@ class Bookings:
         if path:
             self._tree.touch(path[-1], replica.column)
         replica.eviction.changed()
-        replica.load.placed(
-            request_id,
-            chosen.miss_tokens,
-            request.prompt_tokens,
-            replica.output_lengths.expected(request.max_output_tokens),
-            now,
-        )
+        prompt_tokens = request.prompt_tokens
+        output_tokens = replica.output_lengths.expected(request.max_output_tokens)
+        if started:
+            replica.load.resumed(request_id, prompt_tokens, output_tokens, now)
+        else:
+            replica.load.placed(request_id, chosen.miss_tokens, prompt_tokens, output_tokens, now)
         replica.tokens_in_flight += request.prompt_tokens
         replica.placements += 1
         self.placements += 1

@@ -119,6 +119,19 @@ class ReplicaLoad:
         self.window.assigned(new, prompt, request.expected, now)
         self._price()
 
+    def resumed(
+        self, request_id: str, prompt_tokens: int, expected_output_tokens: int, now: float
+    ) -> None:
+        """A request runs here that had its first token before this load was kept:
+        it is counted, and teaches nothing. O(1)."""
+        self.placed(request_id, 0, prompt_tokens, expected_output_tokens, now)
+        self._calibration.passed(now, len(self._running), self._running_context)
+        request = self._waiting.pop(request_id)
+        self._count_waiting(request, -1)
+        self._running[request_id] = request
+        self._running_context += request.context
+        self._price()
+
     def first_token(self, outcomes: Sequence[FirstToken], now: float) -> None:
         """The first tokens of one engine output message. Where the engine says
         what it found cached, the time model learns from that."""

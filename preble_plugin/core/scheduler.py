@@ -144,16 +144,22 @@ class Scheduler:
         self._book(request, chosen, branch, candidates, match, now)
         return Placement(request.request_id, chosen.source.name, chosen.hit_tokens, branch)
 
-    def dispatched(self, request: Request, replica: ReplicaId, now: float) -> None:
+    def dispatched(
+        self, request: Request, replica: ReplicaId, now: float, started: bool = False
+    ) -> None:
         """Account for a request that the engine's own dispatch sent to `replica`.
-        A request already booked elsewhere moves there; unknown replicas are ignored."""
+
+        One already booked elsewhere moves there; unknown replicas are ignored.
+        `started` says that it has had its first token: told again after a
+        restart, it counts as load and teaches the time model nothing.
+        """
         if replica not in self._replicas:
             return
         self._expire(now)
         match = self._tree.match(request.keys, self._columns)
         candidates = candidates_for(request, match, self._by_column, self.block_size, now)
         chosen = next(one for one in candidates if one.source.name == replica)
-        self._book(request, chosen, "engine", candidates, match, now)
+        self._book(request, chosen, "engine", candidates, match, now, started)
 
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """What one message of the engine said of requests on `replica`. Those that
@@ -237,6 +243,7 @@ class Scheduler:
         candidates: list[ReplicaCandidate],
         match: Match,
         now: float,
+        started: bool = False,
     ) -> None:
         if self._tree.blocks + len(request.keys) // KEY_BYTES <= self._max_tree_blocks:
             self._tree.grow(request.keys, match)
@@ -251,7 +258,7 @@ class Scheduler:
             chosen.hit_tokens,
             [one.receipt() for one in candidates],
         )
-        self._bookings.add(request, chosen, match.path, receipt, now)
+        self._bookings.add(request, chosen, match.path, receipt, now, started)
 
     def _expire(self, now: float) -> None:
         for replica in self._replicas.values():

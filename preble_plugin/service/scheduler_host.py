@@ -21,7 +21,6 @@ import msgspec
 from preble_plugin.core import (
     BlockHasher,
     CacheEvent,
-    FirstToken,
     NoReplicaError,
     Outcome,
     Placement,
@@ -113,10 +112,7 @@ class SchedulerHost:
         """Account for a request that went to `replica` by another's decision;
         `started` if it has produced its first token already."""
         if self.scheduler is not None:
-            now = self.clock()
-            self.scheduler.dispatched(request, replica, now)
-            if started:
-                self.scheduler.observe(replica, [FirstToken(request.request_id, None)], now)
+            self.scheduler.dispatched(request, replica, self.clock(), started)
 
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """Take in what the engine said at `now` of requests on `replica`."""

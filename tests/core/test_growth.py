@@ -7,7 +7,7 @@ import tracemalloc
 
 from builders import BLOCK, hashes, prompt, scheduler
 
-from preble_plugin.core import Finished, FirstToken, Remove, Store
+from preble_plugin.core import Finished, FirstToken, Remove, Request, Store
 
 OPERATIONS = 1_000_000
 CAPACITY = 400
@@ -31,8 +31,6 @@ def test_a_million_operations_without_growth():
         tokens = documents[which][: length * BLOCK] + [choose.randrange(1000)]
         request_id = str(step)
         keys = made.hasher.prompt_keys(tokens)
-        from preble_plugin.core import Request
-
         placed = made.place(Request(request_id, keys, len(tokens)), now)
         replica = int(placed.replica)
         cache = held[replica]

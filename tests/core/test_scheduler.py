@@ -135,6 +135,16 @@ def test_what_the_engine_dispatched_itself_is_accounted():
     assert place(made, "b", prompt(1, 50, extra=1)).replica == 1
 
 
+def test_a_request_told_again_after_its_first_token_is_load_and_teaches_nothing():
+    made, untouched = scheduler(1), scheduler(1)
+    made.dispatched(request(made, "a", prompt(1, 50)), 0, 5.0, started=True)
+    made.observe(0, [FirstToken("a", 0)], 5.0)
+    one, other = made.status(5.0).replicas[0], untouched.status(5.0).replicas[0]
+    assert (one.running, one.queued_prefill_seconds) == (1, 0)
+    assert one.queued_decode_seconds > 0
+    assert one.prefill_tokens_per_second == other.prefill_tokens_per_second
+
+
 def test_a_request_placed_twice_counts_once():
     made = scheduler(2)
     asked = request(made, "a", prompt(1, 50))
