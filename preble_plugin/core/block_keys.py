@@ -26,11 +26,11 @@ from preble_plugin.core.events import Feature, Namespace
 
 KEY_BYTES: Final = 8
 _MASK: Final = (1 << 64) - 1
-_TOKEN_LIMIT: Final = 1 << 31
 
 
 class TokenIdError(ValueError):
-    """A token id that no vocabulary has: negative, or 2^31 and above."""
+    """A token id that no vocabulary has: not a 32-bit integer, or negative in an
+    event. (A prompt's negative ids are left to the engine to refuse.)"""
 
 
 class BlockHasher:
@@ -92,6 +92,8 @@ class BlockHasher:
         `TokenIdError`. O(tokens).
         """
         keys = self._token_keys(tokens)
+        if len(keys) and min(tokens) < 0:
+            raise TokenIdError(f"a token id is negative: {min(tokens)}")
         per_block = {block: list(found) for block, found in enumerate(features) if found}
         if len(keys) and (per_block or (at_start and namespace)):
             self._mix(keys, namespace if at_start else (), per_block)
@@ -101,12 +103,10 @@ class BlockHasher:
         blocks = len(tokens) // self.block_size
         whole = blocks * self.block_size
         try:
-            packed = array("I", tokens if whole == len(tokens) else tokens[:whole])
+            packed = array("i", tokens if whole == len(tokens) else tokens[:whole])
         except (OverflowError, TypeError) as error:
-            raise TokenIdError(f"a token id is not an integer in [0, 2^31): {error}") from error
-        ids = np.frombuffer(packed, dtype=np.uint32).reshape(blocks, self.block_size)
-        if blocks and int(ids.max()) >= _TOKEN_LIMIT:
-            raise TokenIdError(f"a token id is not in [0, 2^31): {int(ids.max())}")
+            raise TokenIdError(f"a token id is not a 32-bit integer: {error}") from error
+        ids = np.frombuffer(packed, dtype=np.int32).reshape(blocks, self.block_size)
         keys: NDArray[np.uint64] = ids.astype(np.uint64) @ self._factors
         keys += self._offset
         return keys
