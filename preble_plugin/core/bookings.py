@@ -18,6 +18,7 @@ from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.receipts import Receipt, ReceiptRing
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.request import Finished, FirstToken, Request
+from preble_plugin.core.status import Trust
 from preble_plugin.core.usage import count_use
 from preble_plugin.core.view import ReplicaCandidate
 
@@ -123,8 +124,10 @@ class Bookings:
             replica.output_lengths.observe(outcome.output_tokens)
         if outcome.aborted and receipt.first_token_seconds is None:
             replica.expectations.end(request_id)
+        elif replica.trust is Trust.EXACT:
+            replica.expectations.finish(request_id, now)
         else:
-            replica.expectations.finish(request_id, now, replica.exact)
+            replica.expectations.keep(request_id, replica.capacity_blocks)
 
     def leave(self, replica: Replica) -> None:
         """A replica is gone, and the requests on it. O(requests in flight)."""

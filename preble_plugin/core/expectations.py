@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import Final
+from typing import Final, TypeAlias
 
 from preble_plugin.core.node import Node
 from preble_plugin.core.prefix_tree import PrefixTree
@@ -30,11 +30,11 @@ KEPT_REQUESTS: Final = 8_192
 class Expectations:
     """The expectations of one replica, in its main column."""
 
-    def __init__(self, tree: PrefixTree, column: int) -> None:
+    def __init__(self, tree: PrefixTree, column: int, due: Due) -> None:
         self._tree = tree
         self._column = column
+        self._due = due
         self._leaves: dict[str, Node] = {}
-        self._due: deque[tuple[float, str]] = deque()
         self._kept: OrderedDict[str, None] = OrderedDict()
 
     def begin(self, request_id: str, path: list[Node]) -> None:
@@ -48,41 +48,48 @@ class Expectations:
         found = self._leaves.get(request_id)
         return None if found is None else self._tree.settle(found)
 
-    def finish(self, request_id: str, now: float, exact: bool) -> None:
-        """The request finished; `exact` says that its replica's events can be
-        trusted. O(1)."""
+    def finish(self, request_id: str, now: float) -> None:
+        """The request finished, and its replica's events can be trusted. O(1)."""
         if request_id in self._leaves:
-            if exact:
-                self._due.append((now + GRACE_SECONDS, request_id))
-            else:
-                self._kept[request_id] = None
+            self._due.append((now + GRACE_SECONDS, self, request_id))
+
+    def keep(self, request_id: str, capacity_blocks: int | None) -> None:
+        """The request finished, and its replica's events cannot be trusted.
+        O(1) amortised, plus the paths of those that give way."""
+        if request_id in self._leaves:
+            self._kept[request_id] = None
+            bound = capacity_blocks or UNKNOWN_CAPACITY_BLOCKS
+            expected = self._tree.expected_blocks
+            while self._kept and (
+                expected[self._column] > bound or len(self._kept) > KEPT_REQUESTS
+            ):
+                self.end(next(iter(self._kept)))
+
+    def trust_again(self) -> None:
+        """Events tell what is cached from now on: end what was kept for want of
+        them."""
+        while self._kept:
+            self.end(next(iter(self._kept)))
 
     def end(self, request_id: str) -> None:
         """Nothing more is expected of a request. O(path)."""
         leaf = self._leaves.pop(request_id, None)
         if leaf is not None:
-            self._tree.unexpect(leaf, self._column, request_id)
             self._kept.pop(request_id, None)
-
-    @property
-    def ending(self) -> bool:
-        """Whether some may end by themselves: `expire` has nothing to do otherwise."""
-        return bool(self._due) or bool(self._kept)
-
-    def expire(self, now: float, exact: bool, capacity_blocks: int | None) -> None:
-        """End what is due. `exact` says that the replica's events can be trusted.
-        O(1) where nothing is due."""
-        while self._due and self._due[0][0] <= now:
-            self.end(self._due.popleft()[1])
-        if self._kept:
-            bound = 0 if exact else capacity_blocks or UNKNOWN_CAPACITY_BLOCKS
-            expected = self._tree.expected_blocks
-            while self._kept and (
-                exact or expected[self._column] > bound or len(self._kept) > KEPT_REQUESTS
-            ):
-                self.end(next(iter(self._kept)))
+            self._tree.unexpect(leaf, self._column, request_id)
 
     def close(self) -> None:
         """End everything."""
         for request_id in list(self._leaves):
             self.end(request_id)
+
+
+Due: TypeAlias = deque[tuple[float, Expectations, str]]
+"""What ends by itself, of all replicas, in order of time."""
+
+
+def expire(due: Due, now: float) -> None:
+    """End what is due. O(1) where nothing is."""
+    while due and due[0][0] <= now:
+        _, expectations, request_id = due.popleft()
+        expectations.end(request_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from preble_plugin.core.block_keys import BlockHasher
 from preble_plugin.core.eviction import EvictionPrice
-from preble_plugin.core.expectations import Expectations
+from preble_plugin.core.expectations import Due, Expectations
 from preble_plugin.core.load import ReplicaLoad
 from preble_plugin.core.output_lengths import OutputLengths
 from preble_plugin.core.prefix_tree import PrefixTree
@@ -24,6 +24,7 @@ class Replica:
         tree: PrefixTree,
         hasher: BlockHasher,
         fleet: TimeModel,
+        due: Due,
         *,
         window_seconds: float,
         max_tree_blocks: int,
@@ -34,7 +35,7 @@ class Replica:
         self._block_size = hasher.block_size
         self.residency = Residency(tree, hasher, max_tree_blocks)
         self.column = self.residency.column
-        self.expectations = Expectations(tree, self.column)
+        self.expectations = Expectations(tree, self.column, due)
         self.model = TimeModel(fleet)
         self.load = ReplicaLoad(self.model, window_seconds)
         self.output_lengths = OutputLengths()
@@ -50,11 +51,6 @@ class Replica:
         self.actual_cached_tokens = 0
         self.audited_requests = 0
         self.exact_audits = 0
-
-    @property
-    def exact(self) -> bool:
-        """Whether residency alone says what is cached."""
-        return self.trust is Trust.EXACT
 
     def evicted_blocks(self, new_tokens: int) -> int:
         """Blocks to be evicted before `new_tokens` fit; 0 for unknown capacity. O(1)."""

@@ -13,11 +13,13 @@ goes out but return values. Not thread-safe.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from preble_plugin.core.block_keys import KEY_BYTES, BlockHasher
 from preble_plugin.core.bookings import Bookings
 from preble_plugin.core.events import CacheEvent
+from preble_plugin.core.expectations import Due, expire
 from preble_plugin.core.match import Match
 from preble_plugin.core.policies.registry import load_policy
 from preble_plugin.core.prefix_tree import PrefixTree
@@ -58,6 +60,7 @@ class Scheduler:
         self._max_tree_blocks = max_tree_blocks
         self._tree = PrefixTree()
         self._fleet = TimeModel()
+        self._due: Due = deque()
         self._replicas: dict[ReplicaId, Replica] = {}
         self._by_column: dict[int, Replica] = {}
         self._columns = 0
@@ -91,6 +94,7 @@ class Scheduler:
                 self._tree,
                 self.hasher,
                 self._fleet,
+                self._due,
                 window_seconds=self._window_seconds,
                 max_tree_blocks=self._max_tree_blocks,
             )
@@ -118,6 +122,8 @@ class Scheduler:
         known = self._replicas.get(replica)
         if known is not None:
             known.trust = trust
+            if trust is Trust.EXACT:
+                known.expectations.trust_again()
 
     # -- requests ----------------------------------------------------------------
 
@@ -132,7 +138,7 @@ class Scheduler:
         fixed = request.fixed_replica
         if fixed is not None and fixed not in self._replicas:
             raise NoReplicaError(f"replica {fixed!r} is not among {list(self._replicas)}")
-        self._expire(now)
+        expire(self._due, now)
         match = self._tree.match(request.keys, self._columns)
         candidates = candidates_for(request, match, self._by_column, self.block_size, now)
         if fixed is not None:
@@ -155,7 +161,7 @@ class Scheduler:
         """
         if replica not in self._replicas:
             return
-        self._expire(now)
+        expire(self._due, now)
         match = self._tree.match(request.keys, self._columns)
         candidates = candidates_for(request, match, self._by_column, self.block_size, now)
         chosen = next(one for one in candidates if one.source.name == replica)
@@ -259,8 +265,3 @@ class Scheduler:
             [one.receipt() for one in candidates],
         )
         self._bookings.add(request, chosen, match.path, receipt, now, started)
-
-    def _expire(self, now: float) -> None:
-        for replica in self._replicas.values():
-            if replica.expectations.ending:
-                replica.expectations.expire(now, replica.exact, replica.capacity_blocks)

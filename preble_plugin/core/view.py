@@ -25,12 +25,10 @@ class ReplicaCandidate:
         "source",
     )
 
-    def __init__(
-        self, source: Replica, prompt_tokens: int, hit_tokens: int, saved_tokens: int, now: float
-    ) -> None:
+    def __init__(self, source: Replica, prompt_tokens: int, now: float) -> None:
         self.source = source
-        self.hit_tokens = hit_tokens
-        self.miss_tokens = prompt_tokens - saved_tokens
+        self.hit_tokens = 0
+        self.miss_tokens = prompt_tokens
         self._prompt_tokens = prompt_tokens
         self._now = now
         self._load: float | None = None
@@ -105,13 +103,9 @@ class ReplicaCandidate:
 
     def receipt(self) -> CandidateReceipt:
         """The costs that were asked for."""
+        source = self.source
         return CandidateReceipt(
-            replica=self.source.name,
-            hit_tokens=self.hit_tokens,
-            load_seconds=self._load,
-            eviction_seconds=self._eviction,
-            prefill_seconds=self._prefill,
-            trust=self.source.trust,
+            source.name, self.hit_tokens, self._load, self._eviction, self._prefill, source.trust
         )
 
 
@@ -141,27 +135,23 @@ def candidates_for(
 ) -> list[ReplicaCandidate]:
     """The candidates of a decision, in order of their slots. `replicas` maps
     columns to replicas. O(replicas)."""
-    limit = max(0, (request.prompt_tokens - 1) // block_size)
-    levels = dict.fromkeys(replicas, 0)
-    if request.reads_cache:
-        for mask, blocks in match.levels:
-            while mask:
-                lowest = mask & -mask
-                mask ^= lowest
-                levels[lowest.bit_length() - 1] = blocks
     prompt_tokens = request.prompt_tokens
-    candidates = []
-    for column, replica in replicas.items():
-        level = levels[column]
-        if (level or replica.residency.layers) and request.reads_cache:
-            hit = usable(replica.residency, match, level, limit)
-            blocks = max(0, hit.blocks - replica.drop_blocks)
-            saved = min(hit.credit, blocks)
-            candidates.append(
-                ReplicaCandidate(
-                    replica, prompt_tokens, blocks * block_size, int(saved * block_size), now
-                )
-            )
-        else:
-            candidates.append(ReplicaCandidate(replica, prompt_tokens, 0, 0, now))
+    candidates = [ReplicaCandidate(one, prompt_tokens, now) for one in replicas.values()]
+    if not request.reads_cache:
+        return candidates
+    limit = max(0, (prompt_tokens - 1) // block_size)
+    levels: dict[int, int] = {}
+    for mask, blocks in match.levels:
+        while mask:
+            lowest = mask & -mask
+            mask ^= lowest
+            levels[lowest.bit_length() - 1] = blocks
+    for candidate in candidates:
+        source = candidate.source
+        level = levels.get(source.column, 0)
+        if level or source.residency.layers:
+            hit = usable(source.residency, match, level, limit)
+            blocks = max(0, hit.blocks - source.drop_blocks)
+            candidate.hit_tokens = blocks * block_size
+            candidate.miss_tokens = prompt_tokens - int(min(hit.credit, blocks) * block_size)
     return candidates
