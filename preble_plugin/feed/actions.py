@@ -44,7 +44,9 @@ class Patience(msgspec.Struct, frozen=True):
     """How long a stream waits and how much it holds."""
 
     replay_seconds: float = 2.0
-    """Without a word from a replay, it is given up and asked for again."""
+    """Without a first word from a replay, it is given up and asked for again."""
+    pause_seconds: float = 0.5
+    """The same for the next word: a publisher sends a replay in one go."""
     tries: int = 3
     """Replays in a row that bring nothing before what is missing counts as lost."""
     probe_seconds: float = 0.5

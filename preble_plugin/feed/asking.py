@@ -93,7 +93,7 @@ class Asking:
         """The replay brought a batch; True if it was the first."""
         assert self.ask is not None
         self.reached()
-        self.ask.deadline = now + self._patience.replay_seconds
+        self.ask.deadline = now + self._patience.pause_seconds
         first, self.ask.answered = not self.ask.answered, True
         return first
 
@@ -125,9 +125,12 @@ class Asking:
         self.confirm = None if vouched else ask.urgent
 
     def fail(self, life: Life, now: float) -> None:
-        """The replay did not end in time."""
-        self.ask = None
-        self.tries += 1
+        """The replay did not end in time: its end may have been dropped, too."""
+        ask, self.ask = self.ask, None
+        if ask is not None and life.last > ask.last_before:
+            self.tries, self.confirm = 0, ask.urgent
+        else:
+            self.tries += 1
         if not self.patient:
             self.unreachable = True
             self.lost_to_silence |= life.missing

@@ -27,6 +27,10 @@ class HeldBatches:
             self._payloads[seq] = payload
             self._bytes += len(payload)
 
+    def get(self, seq: int) -> bytes | None:
+        """Look at a batch; None where it is not held."""
+        return self._payloads.get(seq)
+
     def take(self, seq: int) -> bytes | None:
         """Give a batch out; None where it is not held."""
         payload = self._payloads.pop(seq, None)

@@ -73,11 +73,20 @@ class Life:
         self.highest = max(self.highest, seq)
         return fresh_gap
 
-    def hold_live(self, seq: int, payload: bytes) -> None:
-        """A live batch has to wait."""
+    def succeeds_held(self, seq: int, payload: bytes) -> bool:
+        """Whether a batch is of a later life than the one held under its number."""
+        held = self.held.get(seq)
+        if held is None or held == payload:
+            return False
+        at, held_at = timestamp(payload), timestamp(held)
+        return at is not None and held_at is not None and at > held_at
+
+    def hold_live(self, seq: int, payload: bytes) -> bool:
+        """A live batch has to wait; True if it shows a gap where there was none."""
         self.highest_live = max(self.highest_live, seq)
-        self.held.hold(seq, payload)
-        self.note(seq)
+        if seq not in self.held:
+            self.held.hold(seq, payload)
+        return self.note(seq)
 
     def advance(self, seq: int, payload: bytes) -> None:
         """`seq` had its turn: it was applied, or given up."""

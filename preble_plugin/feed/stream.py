@@ -107,6 +107,8 @@ class Stream:
 
     def live(self, seq: int, payload: bytes, now: float, wall: float) -> Sequence[Action]:
         """A published batch arrived; `wall` is the time since the epoch, for the lag."""
+        if self._life.succeeds_held(seq, payload):
+            self._restart()
         life = self._life
         self._spoke = True
         self._tally.lag_seconds = max(0.0, wall - (timestamp(payload) or wall))
@@ -239,9 +241,9 @@ class Stream:
                 self._asking.ask.urgent = False
         if seq == life.last + 1 and self._apply(seq, payload):
             return
-        if seq > life.last + 1:
-            life.held.hold(seq, payload)
-        if life.note(seq) and not self._unsure:
+        # A garbled one is not held: it has to come again.
+        fresh = life.hold_live(seq, payload) if seq > life.last + 1 else life.note(seq)
+        if fresh and not self._unsure:
             self._tally.gaps += 1
             self._asking.tries = 0
 

@@ -79,7 +79,7 @@ def decode(payload: bytes) -> Batch | Garbled:
     """Decode one payload. Never raises for what is in it.
 
     O(bytes): 2 million blocks of 16 tokens a second in stores of 128 blocks,
-    600 thousand in stores of one.
+    450 thousand in stores of one.
     """
     found = read(payload)
     if isinstance(found, Garbled):

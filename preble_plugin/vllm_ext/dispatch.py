@@ -1,0 +1,284 @@
+"""One client's requests: placed, sent, observed, released.
+
+1. A request is `placing` while its placement is awaited. An abort that comes
+   then is honoured: the request is never sent, and its placement released.
+   vLLM itself would drop that abort, since it does not know the request yet.
+2. Once its rank is chosen, by the placement or else by vLLM, a request is in
+   flight until the engine says that it finished, or it is aborted.
+3. Parts of a streaming input share a request id: they go, in order, to the rank
+   where the first went, which vLLM sees to.
+4. What goes wrong here is counted by cause and logged once; vLLM then places
+   the request by load, and that is accounted for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from preble_plugin.core.block_keys import TokenIdError
+from preble_plugin.core.events import namespace
+from preble_plugin.core.request import Finished, FirstToken, Outcome, Request
+from preble_plugin.service.interface import Frontend, Unplaced
+from preble_plugin.service.metrics import PlacementMetrics
+from preble_plugin.vllm_ext import hooks
+from preble_plugin.vllm_ext.facts import RequestFacts
+
+_SHOW_SECONDS: Final = 1.0
+
+
+class _Placing:
+    """A request whose placement is awaited."""
+
+    __slots__ = ("aborted", "done")
+
+    def __init__(self) -> None:
+        self.aborted = False
+        self.done = asyncio.Event()
+
+
+class _InFlight:
+    """A request that a rank has."""
+
+    __slots__ = ("ends_silently", "output_tokens", "rank", "resumable")
+
+    def __init__(self, rank: int, facts: RequestFacts) -> None:
+        self.rank = rank
+        self.resumable = facts.resumable
+        self.ends_silently = facts.resumable or facts.stops_on_text
+        self.output_tokens = 0
+
+    def end(self, request_id: str) -> Finished:
+        """Its end where no last output tells it: an abort, unless it is one of
+        those that always end so."""
+        aborted = not (self.ends_silently and self.output_tokens)
+        return Finished(request_id, self.output_tokens, aborted)
+
+
+class Dispatch:
+    """The `Dispatcher` of one client; used from its event loop.
+
+    `restate` is called with the client when its ranks are not `ranks` any more,
+    to tell `frontend` of them. A request waits `patience_seconds` for a front
+    end that is still starting. `on_close` is called at the end, once or more.
+    """
+
+    def __init__(
+        self,
+        frontend: Frontend,
+        metrics: PlacementMetrics,
+        ranks: tuple[int, ...],
+        restate: Callable[[Any], None],
+        *,
+        patience_seconds: float,
+        on_close: Callable[[], None],
+    ) -> None:
+        self.faults: Counter[str] = Counter()
+        """Faults of our own, by where they happened."""
+        self._frontend = frontend
+        self._metrics = metrics
+        self._ranks = ranks
+        self._restate = restate
+        self._on_close = on_close
+        self._patience_seconds = patience_seconds
+        self._placing: dict[str, _Placing] = {}
+        self._asked: dict[str, tuple[Request, RequestFacts, int | None]] = {}
+        self._in_flight: dict[str, _InFlight] = {}
+        self._starting: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    # -- the way in ----------------------------------------------------------
+
+    def start_if_running(self) -> None:
+        """Start the front end where an event loop runs; idempotent. Elsewhere the
+        first request starts it."""
+        if self._starting is None:
+            with contextlib.suppress(RuntimeError):
+                loop = asyncio.get_running_loop()
+                self._starting = loop.create_task(self._start(), name="preble")
+
+    async def _start(self) -> None:
+        try:
+            await self._frontend.start()
+            self._show(asyncio.get_running_loop())
+        except Exception:
+            self._fault("start")
+
+    def _show(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Set the metrics' gauges, now and every second."""
+        try:
+            if (status := self._frontend.status()) is not None:
+                self._metrics.show(status)
+        except Exception:
+            self._fault("metrics")
+        self._timer = loop.call_later(_SHOW_SECONDS, self._show, loop)
+
+    async def place(self, client: Any, request: Any) -> bool:
+        """Ask where `request` goes and set its `data_parallel_rank`.
+
+        False: it was aborted meanwhile and must not be sent.
+        """
+        request_id: str = request.request_id
+        while (earlier := self._placing.get(request_id)) is not None:
+            await earlier.done.wait()
+            if earlier.aborted:
+                return False
+        if hooks.in_flight(client, request_id):
+            return True
+        self._placing[request_id] = placing = _Placing()
+        try:
+            await self._ask(client, request)
+        except asyncio.CancelledError:
+            self.failed(request_id)
+            raise
+        except Exception:
+            self._fault("place")
+            self._metrics.fallback(Unplaced("error"))
+        finally:
+            del self._placing[request_id]
+            placing.done.set()
+        if placing.aborted:
+            self.failed(request_id)
+        return not placing.aborted
+
+    async def _ask(self, client: Any, request: Any) -> None:
+        self.start_if_running()
+        if self._starting is not None and not self._starting.done():
+            await asyncio.wait({self._starting}, timeout=self._patience_seconds)
+        if (ranks := hooks.client_ranks(client)) != self._ranks:
+            self._ranks = ranks
+            self._restate(client)
+        facts = hooks.request_facts(request)
+        asked = self._core_request(facts)
+        self._asked[facts.request_id] = (asked, facts, None)
+        if hooks.placed_by_vllm(client, request):
+            return
+        began = time.perf_counter()
+        answer = await self._frontend.place(asked)
+        if isinstance(answer, Unplaced):
+            self._metrics.fallback(answer)
+            return
+        self._metrics.placed(answer, asked.prompt_tokens, time.perf_counter() - began)
+        rank = int(answer.replica)
+        request.data_parallel_rank = self._ranks.index(rank)
+        self._asked[facts.request_id] = (asked, facts, rank)
+
+    def _core_request(self, facts: RequestFacts) -> Request:
+        keys = b""
+        hasher = self._frontend.hasher
+        if hasher is not None and facts.tokens:
+            space = namespace(facts.lora_name, facts.lora_id, facts.salt)
+            try:
+                keys = hasher.prompt_keys(facts.tokens, space, facts.features)
+            except TokenIdError:
+                self._metrics.fallback(Unplaced("token_ids"))
+        fixed = facts.fixed_index
+        return Request(
+            request_id=facts.request_id,
+            keys=keys,
+            prompt_tokens=facts.prompt_tokens,
+            external_id=facts.external_id,
+            max_output_tokens=facts.max_output_tokens,
+            priority=facts.priority,
+            session_id=facts.session_id,
+            fixed_replica=self._ranks[fixed] if fixed is not None else None,
+            reads_cache=facts.reads_cache,
+        )
+
+    def chosen(self, request: Any, rank: int) -> None:
+        """`request` goes to `rank`; account for it where that is not as placed."""
+        try:
+            known = self._asked.pop(request.request_id, None)
+            if known is None:
+                return  # it failed before, and was counted then
+            asked, facts, placed = known
+            self._in_flight[request.request_id] = _InFlight(rank, facts)
+            if placed != rank:
+                self._frontend.dispatched(asked, rank)
+        except Exception:
+            self._fault("chosen")
+
+    # -- the way out ---------------------------------------------------------
+
+    def observe(self, outputs: Any) -> None:
+        """Tell what one engine message says of our requests. O(its requests)."""
+        try:
+            outcomes: list[Outcome] = []
+            in_flight = self._in_flight
+            for output in hooks.output_facts(outputs):
+                known = in_flight.get(output.request_id)
+                if known is None:
+                    continue
+                known.output_tokens += output.new_tokens
+                if output.prefilled:
+                    outcomes.append(FirstToken(output.request_id, output.cached_tokens))
+                if output.finished and not known.resumable:
+                    del in_flight[output.request_id]
+                    outcomes.append(
+                        Finished(output.request_id, known.output_tokens, output.aborted)
+                    )
+            rank, ended = hooks.message_facts(outputs)
+            for request_id in ended:
+                if (known := in_flight.pop(request_id, None)) is not None:
+                    outcomes.append(known.end(request_id))
+            if outcomes:
+                self._frontend.observe(rank, outcomes, time.monotonic())
+                self._metrics.observed(rank, outcomes)
+        except Exception:
+            self._fault("observe")
+
+    def aborting(self, request_ids: Sequence[str]) -> None:
+        """Release what is being aborted, in flight or still being placed."""
+        try:
+            for request_id in request_ids:
+                if (placing := self._placing.get(request_id)) is not None:
+                    placing.aborted = True
+                self._release(request_id)
+        except Exception:
+            self._fault("aborting")
+
+    def failed(self, request_id: str) -> None:
+        """Release a request that was not sent after all."""
+        try:
+            asked = self._asked.pop(request_id, None)
+            if asked is not None and asked[2] is not None:
+                self._tell(asked[2], Finished(request_id, 0, aborted=True))
+            self._release(request_id)
+        except Exception:
+            self._fault("failed")
+
+    def _release(self, request_id: str) -> None:
+        if (known := self._in_flight.pop(request_id, None)) is not None:
+            self._tell(known.rank, known.end(request_id))
+
+    def _tell(self, rank: int, outcome: Outcome) -> None:
+        self._frontend.observe(rank, [outcome], time.monotonic())
+
+    # -- the end -------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the front end from any thread; idempotent."""
+        starting, self._starting = self._starting, None
+        try:
+            if starting is not None and not (loop := starting.get_loop()).is_closed():
+                loop.call_soon_threadsafe(self._close_in, loop)
+            self._on_close()
+        except Exception:
+            self._fault("close")
+
+    def _close_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._closing = loop.create_task(self._frontend.close())
+
+    def _fault(self, where: str) -> None:
+        self.faults[where] += 1
+        if self.faults[where] == 1:
+            hooks.logger().exception(
+                "preble failed in %s; vLLM's own dispatch goes on, counted from here on", where
+            )

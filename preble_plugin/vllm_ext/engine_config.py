@@ -1,0 +1,54 @@
+"""What is done where vLLM builds an engine's configuration.
+
+1. Our keys of `additional_config` are kept out of the configuration, whatever
+   is chosen: vLLM hashes that field. With `default` this is all.
+2. Otherwise the finished configuration is prepared, before any model is loaded:
+   what cannot work is refused, or under `auto` left to vLLM with one warning.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from preble_plugin.vllm_ext import hooks
+from preble_plugin.vllm_ext.choice import DpScheduler, choose, split
+
+
+def create(original: Callable[[], Any], engine_args: Any, usage: Any, headless: bool) -> Any:
+    """Stands in for `EngineArgs.create_engine_config`, which `original` calls.
+
+    Raises `SettingsError` and `CannotWork`, both ValueErrors with a remedy.
+    """
+    ours: dict[str, Any] = {}
+    given = engine_args.additional_config
+    if isinstance(given, Mapping):
+        ours, others = split(given)
+    if ours:
+        engine_args.additional_config = others
+    try:
+        config = original()
+    finally:
+        if ours:
+            engine_args.additional_config = given
+    choice = choose(ours, os.environ)
+    if choice.scheduler is DpScheduler.DEFAULT:
+        return config
+    if hooks.offline(usage):
+        hooks.logger().warning(
+            "LLM(...) does not dispatch among data-parallel ranks: dp_scheduler has no effect."
+        )
+        return config
+    from preble_plugin.vllm_ext.prepare import prepare
+    from preble_plugin.vllm_ext.refusals import CannotWork
+
+    hooks.adopt_logger()
+    auto = choice.scheduler is DpScheduler.AUTO
+    try:
+        prepare(config, choice.settings, auto, headless)
+    except CannotWork as refusal:
+        if not auto:
+            raise
+        hooks.logger().warning("vLLM's own dispatch is used. %s", refusal)
+    return config

@@ -1,0 +1,301 @@
+"""Where the adapter leans on vLLM's private API, all of it.
+
+1. Each function or attribute below is one touch. Its docstring names the engine
+   file it was read in; all were checked on vLLM 0.28.0, 0.30.0, 0.31.0 and
+   0.32.0, and where these differ the docstring says how.
+2. tests/contracts/test_vllm_contract.py has a test for each, by its name.
+3. What is read leaves here as plain values, so that the rest of the adapter
+   knows nothing of vLLM.
+
+vLLM's modules are imported inside the functions: the plugin is loaded in
+processes where most of them never are.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Final
+
+from preble_plugin.vllm_ext.facts import (
+    EngineFacts,
+    EventsConfig,
+    OutputFacts,
+    RequestFacts,
+    Topology,
+)
+
+OLDEST_TESTED: Final = (0, 28)
+NEWEST_TESTED: Final = (0, 32)
+_WRAPPED: Final = "_preble_wrapped"
+
+
+def logger() -> logging.Logger:
+    """vLLM's own log, `vllm/logger.py`: a child of the logger `vllm`."""
+    return logging.getLogger("vllm.preble")
+
+
+def adopt_logger() -> None:
+    """Let our packages log where vLLM does, if vLLM set a log up."""
+    engine = logging.getLogger("vllm")
+    ours = logging.getLogger("preble_plugin")
+    if engine.handlers and not ours.handlers:
+        ours.handlers = list(engine.handlers)
+        ours.setLevel(engine.level)
+        ours.propagate = False
+
+
+def version() -> str:
+    """`vllm/version.py`: as in `0.32.0+cpu`."""
+    from vllm.version import __version__
+
+    return str(__version__)
+
+
+def rust_frontend() -> bool:
+    """`vllm/envs.py`: whether a Rust process serves in place of the API servers.
+
+    `VLLM_RUST_FRONTEND_PATH` alone does not start it.
+    """
+    return os.environ.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0")
+
+
+# --- vllm/engine/arg_utils.py ------------------------------------------------
+
+
+def wrap_cli_args(add: Callable[[Any], None]) -> None:
+    """`EngineArgs.add_cli_args(parser) -> parser`, a static method: `add` goes
+    first, so that our group is there when vLLM's own are complete.
+
+    `AsyncEngineArgs.add_cli_args` loads plugins and then calls it by its class.
+    """
+    engine_args = sys.modules["vllm.engine.arg_utils"].EngineArgs
+    original = engine_args.add_cli_args
+    if getattr(original, _WRAPPED, False):
+        return
+
+    @functools.wraps(original)
+    def add_cli_args(parser: Any) -> Any:
+        parser = original(parser)
+        try:
+            add(parser)
+        except Exception:
+            logger().exception("preble could not add --dp-scheduler")
+        return parser
+
+    setattr(add_cli_args, _WRAPPED, True)
+    engine_args.add_cli_args = staticmethod(add_cli_args)
+
+
+def wrap_engine_config(create: Callable[[Callable[[], Any], Any, Any, bool], Any]) -> None:
+    """`EngineArgs.create_engine_config(usage_context=None, headless=False)`.
+
+    Called as `create(original, engine_args, usage_context, headless)`; it must
+    call `original()` once and return the config.
+    """
+    engine_args = sys.modules["vllm.engine.arg_utils"].EngineArgs
+    original = engine_args.create_engine_config
+    if getattr(original, _WRAPPED, False):
+        return
+
+    @functools.wraps(original)
+    def create_engine_config(
+        self: Any, usage_context: Any = None, headless: bool = False, **more: Any
+    ) -> Any:
+        return create(
+            lambda: original(self, usage_context, headless, **more), self, usage_context, headless
+        )
+
+    setattr(create_engine_config, _WRAPPED, True)
+    engine_args.create_engine_config = create_engine_config
+
+
+def offline(usage_context: Any) -> bool:
+    """`vllm/usage/usage_lib.py: UsageContext.LLM_CLASS`: an `LLM(...)`, whose
+    synchronous client has no dispatch among ranks."""
+    return getattr(usage_context, "name", None) == "LLM_CLASS"
+
+
+# --- vllm/config/ ------------------------------------------------------------
+
+
+def topology(config: Any) -> Topology:
+    """`vllm/config/parallel.py`, `vllm/config/cache.py`; `config` as resolved by
+    `create_engine_config`. `nnodes` counts the nodes under one launch."""
+    parallel = config.parallel_config
+    local = parallel.data_parallel_backend == "mp" and parallel.nnodes == 1
+    return Topology(
+        ranks=parallel.data_parallel_size,
+        local_ranks=parallel.data_parallel_size_local,
+        hybrid=parallel.data_parallel_hybrid_lb,
+        external=parallel.data_parallel_external_lb,
+        one_node=local
+        and (
+            parallel.data_parallel_hybrid_lb
+            or parallel.data_parallel_size_local == parallel.data_parallel_size
+        ),
+        api_servers=parallel._api_process_count,
+        api_server=parallel._api_process_rank,
+        prefix_caching=bool(config.cache_config.enable_prefix_caching),
+    )
+
+
+def events_config(config: Any) -> EventsConfig | None:
+    """`VllmConfig.kv_events_config`, None where there is none."""
+    found = config.kv_events_config
+    return None if found is None else _events_config(found)
+
+
+def _events_config(found: Any) -> EventsConfig:
+    return EventsConfig(
+        found.enable_kv_cache_events,
+        found.publisher,
+        found.endpoint,
+        found.replay_endpoint,
+        found.topic,
+    )
+
+
+def publish_events(config: Any, endpoint: str, replay_endpoint: str) -> None:
+    """Set `VllmConfig.kv_events_config`, which is read when the engine cores
+    build their schedulers (`vllm/v1/core/sched/scheduler.py`), and before that
+    only for warnings."""
+    from vllm.config.kv_events import KVEventsConfig
+
+    config.kv_events_config = KVEventsConfig(
+        enable_kv_cache_events=True,
+        publisher="zmq",
+        endpoint=endpoint,
+        replay_endpoint=replay_endpoint,
+    )
+
+
+def rank_endpoint(endpoint: str, rank: int) -> str:
+    """`vllm/distributed/kv_events.py: ZmqEventPublisher.offset_endpoint_port`:
+    where rank `rank` publishes, `rank` being `ParallelConfig.data_parallel_index`.
+
+    Of ipc endpoints only those with `inproc` in their path are told apart by
+    rank; the others raise ValueError for ranks from 1.
+    """
+    from vllm.distributed.kv_events import ZmqEventPublisher
+
+    return str(ZmqEventPublisher.offset_endpoint_port(endpoint, rank))
+
+
+def chooses_ports() -> bool:
+    """Whether `tcp://*:0` binds a port of the system's choice on the node's own
+    address and every client learns it: `ZmqEventPublisher._bind` and
+    `EngineCoreClient.get_kv_event_sources`, from 0.31."""
+    from vllm.v1.engine.core_client import EngineCoreClient
+
+    return hasattr(EngineCoreClient, "get_kv_event_sources")
+
+
+# --- vllm/v1/engine/core_client.py -------------------------------------------
+
+
+def client_ranks(client: Any) -> tuple[int, ...]:
+    """`MPClient.core_engines`: ZMQ identities, each its global rank in two bytes,
+    little-endian, in order of rank; elastic EP changes the list."""
+    return tuple(int.from_bytes(identity, "little") for identity in client.core_engines)
+
+
+def in_flight(client: Any, request_id: str) -> bool:
+    """`DPLBAsyncMPClient.reqs_in_flight`: requests sent and not finished."""
+    return request_id in client.reqs_in_flight
+
+
+def engine_facts(client: Any) -> EngineFacts:
+    """`MPClient.vllm_config` after `_apply_ready_response` of each engine.
+
+    The block size is that of the full-attention group where it is told
+    (`effective_attention_block_size`, from 0.31), else `block_size`, which
+    decode context parallelism multiplies (`SingleTypeKVCacheManager`).
+    `num_gpu_blocks` is the sum over the engines; one block of each is the null
+    block (`BlockPool`). `use_eagle_block_drop` (from 0.30; before, `use_eagle`)
+    says that the last block of a hit is computed again.
+    """
+    config = client.vllm_config
+    cache, speculative = config.cache_config, config.speculative_config
+    ranks = client_ranks(client)
+    block_size = getattr(cache, "effective_attention_block_size", None)
+    if not block_size:
+        block_size = cache.block_size * config.parallel_config.decode_context_parallel_size
+    drops = speculative is not None and (
+        speculative.use_eagle_block_drop()
+        if hasattr(speculative, "use_eagle_block_drop")
+        else speculative.use_eagle()
+    )
+    sources = client.get_kv_event_sources() if hasattr(client, "get_kv_event_sources") else {}
+    return EngineFacts(
+        ranks=ranks,
+        block_size=block_size,
+        capacity_blocks=cache.num_gpu_blocks // len(ranks) - 1 if cache.num_gpu_blocks else None,
+        drop_blocks=int(drops),
+        max_running=config.scheduler_config.max_num_seqs,
+        sources={rank: _events_config(found) for rank, found in sources.items()},
+    )
+
+
+def request_facts(request: Any) -> RequestFacts:
+    """`EngineCoreRequest`, `vllm/lora/request.py: LoRARequest`,
+    `vllm/multimodal/inputs.py: MultiModalFeatureSpec`, and
+    `skip_reading_prefix_cache` of `SamplingParams` and `PoolingParams`."""
+    sampling, lora, embeds = request.sampling_params, request.lora_request, request.prompt_embeds
+    params = sampling if sampling is not None else request.pooling_params
+    tokens = request.prompt_token_ids
+    length = len(tokens) if tokens is not None else 0 if embeds is None else len(embeds)
+    return RequestFacts(
+        request_id=request.request_id,
+        tokens=tokens if embeds is None else None,
+        prompt_tokens=length,
+        features=tuple(
+            (feature.identifier, feature.mm_position.offset, feature.mm_position.length)
+            for feature in request.mm_features or ()
+        ),
+        lora_name=lora.lora_name if lora is not None else None,
+        lora_id=lora.adapter_id if lora is not None else None,
+        salt=request.cache_salt,
+        external_id=request.external_req_id,
+        max_output_tokens=sampling.max_tokens if sampling is not None else 0,
+        priority=request.priority,
+        session_id=request.session_id,
+        fixed_index=request.data_parallel_rank,
+        reads_cache=not params.skip_reading_prefix_cache,
+        stops_on_text=bool(sampling is not None and sampling.stop),
+        resumable=request.resumable,
+    )
+
+
+def placed_by_vllm(client: Any, request: Any) -> bool:
+    """Requests whose rank is not ours to choose: late-interaction pooling, whose
+    query lives in one rank's memory (`vllm/v1/pool/late_interaction.py`)."""
+    from vllm.v1.pool.late_interaction import get_late_interaction_engine_index
+
+    index = get_late_interaction_engine_index(request.pooling_params, len(client.core_engines))
+    return index is not None
+
+
+def output_facts(outputs: Any) -> Iterator[OutputFacts]:
+    """`EngineCoreOutputs.outputs`; `prefill_stats` comes once a request, with its
+    first output (`vllm/v1/metrics/stats.py: PrefillStats`). `FinishReason` is an
+    integer: 2 is an abort, 3 an error."""
+    for output in outputs.outputs:
+        stats = output.prefill_stats
+        yield OutputFacts(
+            output.request_id,
+            len(output.new_token_ids),
+            stats is not None,
+            stats.num_local_cached_tokens if stats is not None else 0,
+            output.finish_reason is not None,
+            output.finish_reason in (2, 3),
+        )
+
+
+def message_facts(outputs: Any) -> tuple[int, Collection[str]]:
+    """`EngineCoreOutputs.engine_index`, the global rank that speaks, and
+    `finished_requests`, which names those without a last output too."""
+    return outputs.engine_index, outputs.finished_requests or ()

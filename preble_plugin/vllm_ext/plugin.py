@@ -1,0 +1,30 @@
+"""What vLLM calls in each of its processes: entry point `vllm.general_plugins`.
+
+1. vLLM loads plugins before it parses arguments, when it builds engine
+   arguments, and in engine cores and workers, where there is nothing to do.
+2. Where `vllm.engine.arg_utils` is loaded, the flag is added and
+   `create_engine_config` is wrapped; what else is done hangs on the choice
+   that the wrap finds.
+3. Nothing heavy is imported here, and nothing raised: a fault of ours is
+   logged and vLLM goes on as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+def register() -> None:
+    """Take hold of vLLM in this process; idempotent."""
+    if "vllm.engine.arg_utils" not in sys.modules:
+        return
+    try:
+        from preble_plugin.vllm_ext import engine_config, flag, hooks
+
+        hooks.wrap_cli_args(flag.add_arguments)
+        hooks.wrap_engine_config(engine_config.create)
+    except Exception:
+        logging.getLogger("vllm.preble").exception(
+            "preble could not take hold of vLLM, which runs on without --dp-scheduler"
+        )

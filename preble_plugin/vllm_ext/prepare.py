@@ -1,0 +1,109 @@
+"""Prepares an engine's finished configuration for placement.
+
+1. It is checked: what cannot work is refused, before any model is loaded.
+2. Where several API servers will share it, their parent starts the scheduler
+   process and leaves its address in the environment.
+3. The ranks are told to publish their cache events.
+4. vLLM's client is replaced by ours, which finds its plan by its configuration.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from preble_plugin.service.environment import SCHEDULER_ADDRESS
+from preble_plugin.service.run_dir import (
+    RunDirError,
+    ServerDirectory,
+    base_directory,
+    living_servers,
+)
+from preble_plugin.service.supervisor import SchedulerProcess
+from preble_plugin.settings import Settings
+from preble_plugin.vllm_ext import events, hooks
+from preble_plugin.vllm_ext.client import replace_client
+from preble_plugin.vllm_ext.facts import Topology
+from preble_plugin.vllm_ext.placement import dispatch_for
+from preble_plugin.vllm_ext.plan import Plan, keep
+from preble_plugin.vllm_ext.refusals import (
+    CannotWork,
+    check_engine,
+    check_events,
+    check_policy,
+    check_version,
+)
+
+_kept: Final[list[SchedulerProcess]] = []
+"""What lives as long as this process."""
+
+
+def prepare(config: Any, settings: Settings, auto: bool, headless: bool) -> None:
+    """Check and prepare `config` in place. Raises `CannotWork`, `SettingsError`;
+    nothing is changed then."""
+    warning = check_version(hooks.version(), settings, auto)
+    topology = hooks.topology(config)
+    check_engine(topology, hooks.rust_frontend())
+    check_policy(settings)
+    chooses_ports = hooks.chooses_ports()
+    check_events(hooks.events_config(config), chooses_ports)
+    if warning:
+        hooks.logger().warning(warning)
+    address, directory, keeper = _meeting_place(topology, settings, headless)
+    if hooks.events_config(config) is None:
+        if directory is not None:
+            endpoints = events.local_endpoints(directory)
+        else:
+            endpoints = events.network_endpoints(topology.ranks, chooses_ports)
+            hooks.logger().warning(
+                "KV events, which carry prompts, cross the network unauthenticated: fence their "
+                "ports off as docs/security.md says."
+            )
+        hooks.publish_events(config, *endpoints)
+    published = hooks.events_config(config)
+    if headless or topology.api_server < 0 or published is None:
+        return
+    keep(config, Plan(settings, topology, published, address, keeper))
+    replace_client(dispatch_for)
+
+
+def _meeting_place(
+    topology: Topology, settings: Settings, headless: bool
+) -> tuple[str | None, Path | None, ServerDirectory | None]:
+    """The address of the scheduler process where one is shared, the directory
+    for the ranks' sockets where they are all on this node, and what keeps it."""
+    shared = topology.api_servers > 1 and not headless
+    try:
+        if not shared:
+            if headless or not topology.one_node:
+                return None, None, None
+            own = _events_directory()
+            return None, own.path, own
+        if topology.api_server < 0:
+            os.environ[SCHEDULER_ADDRESS] = _start_scheduler(settings)
+    except RunDirError as error:
+        raise CannotWork(f"--dp-scheduler preble: {error}.") from error
+    address = os.environ.get(SCHEDULER_ADDRESS)
+    if not address:
+        raise CannotWork(
+            "--dp-scheduler preble found no scheduler process for this API server: start the "
+            "API servers by `vllm serve`, or use --api-server-count 1."
+        )
+    directory = Path(address.removeprefix("ipc://")).parent if topology.one_node else None
+    return address, directory, None
+
+
+def _start_scheduler(settings: Settings) -> str:
+    scheduler = SchedulerProcess()
+    address = scheduler.start(settings)
+    _kept.append(scheduler)
+    return address
+
+
+def _events_directory() -> ServerDirectory:
+    """A directory beside those that `preble status` looks through."""
+    base = base_directory()
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    living_servers(base)  # refuses a base that others can use
+    return ServerDirectory(base / "events")

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from preble_plugin.bench.vllm_server import VllmServer
+from tests.engines import EngineRoom, Serving
+
+
+@pytest.fixture(scope="session")
+def engine_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineRoom]:
+    """Starts servers, one at a time, and ends the last one after the last test."""
+    room = EngineRoom(tmp_path_factory.mktemp("vllm"))
+    yield room
+    room.close()
+
+
+@pytest.fixture
+def server_kind() -> Serving:
+    """How `server` runs; `serving(...)` says otherwise."""
+    return Serving()
+
+
+@pytest.fixture
+def server(engine_room: EngineRoom, server_kind: Serving) -> VllmServer:
+    """A real `vllm serve`, shared with the tests before that wanted the same."""
+    return engine_room.serve(server_kind)

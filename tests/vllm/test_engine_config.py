@@ -1,0 +1,233 @@
+"""What the choice makes of an engine's configuration, for each way in and each
+layout of ranks. No model is loaded."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preble_plugin.service.environment import SCHEDULER_ADDRESS
+from preble_plugin.settings import Settings
+from preble_plugin.vllm_ext import hooks, prepare
+from preble_plugin.vllm_ext.plan import Plan, plan_of
+from tests.vllm.preble_servers import RUN_DIR, until
+from tests.vllm.serve_config import clean_process, engine_args, serve_config
+
+pytestmark = pytest.mark.vllm
+PREBLE = ("--dp-scheduler", "preble")
+
+
+@pytest.fixture(autouse=True)
+def process(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean_process(monkeypatch)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What we write into vLLM's log."""
+    records: list[str] = []
+
+    def handle(record: logging.LogRecord) -> None:
+        records.append(record.getMessage())
+
+    monkeypatch.setattr(hooks.logger(), "handle", handle)
+    return records
+
+
+def planned(config: Any) -> Plan:
+    plan = plan_of(config)
+    assert plan is not None
+    return plan
+
+
+# --- ways in ---------------------------------------------------------------------
+
+
+def test_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = serve_config(*PREBLE, "--dp-scheduler-config", '{"receipts": 7}')
+    assert planned(config).settings == Settings(receipts=7)
+
+
+def test_a_yaml_file(tmp_path: Path) -> None:
+    (tmp_path / "serve.yaml").write_text(
+        "dp-scheduler: preble\ndp-scheduler-config:\n  policy: round-robin\n"
+    )
+    config = serve_config("--config", str(tmp_path / "serve.yaml"))
+    assert planned(config).settings == Settings(policy="round-robin")
+
+
+def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREBLE_DP_SCHEDULER", "preble")
+    monkeypatch.setenv("PREBLE_CONFIG", '{"receipts": 9}')
+    assert planned(serve_config()).settings == Settings(receipts=9)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"dp_scheduler": "preble", "dp_scheduler_config": {"receipts": 3}},
+        {"dp_scheduler": "preble", "dp_scheduler_config": '{"receipts": 3}'},
+        {"dp_scheduler": "preble", "receipts": 3},
+    ],
+)
+def test_python(given: dict[str, Any]) -> None:
+    args = engine_args("--additional-config", json.dumps({**given, "other": 1}))
+    config = args.create_engine_config()
+    assert planned(config).settings == Settings(receipts=3)
+    assert config.additional_config == {"other": 1}
+    assert planned(args.create_engine_config()).settings == Settings(receipts=3)
+
+
+def test_python_wins_over_the_environment_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREBLE_DP_SCHEDULER", "default")
+    monkeypatch.setenv("PREBLE_CONFIG", '{"receipts": 9, "window_seconds": 60}')
+    given = {"dp_scheduler": "auto", "receipts": 3}
+    config = serve_config("--additional-config", json.dumps(given))
+    assert planned(config).settings == Settings(receipts=3, window_seconds=60)
+
+
+def test_the_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREBLE_DP_SCHEDULER", "preble")
+    monkeypatch.setenv("PREBLE_CONFIG", '{"receipts": 9, "window_seconds": 60}')
+    assert plan_of(serve_config("--dp-scheduler", "default")) is None
+    config = serve_config("--dp-scheduler", "auto", "--dp-scheduler-config.receipts", "3")
+    assert planned(config).settings == Settings(receipts=3, window_seconds=60)
+
+
+def test_without_a_choice_the_configuration_and_the_client_are_vllms_own() -> None:
+    from vllm.v1.engine import core_client
+
+    own = core_client.DPLBAsyncMPClient
+    config = serve_config()
+    assert (plan_of(config), config.kv_events_config) == (None, None)
+    assert core_client.DPLBAsyncMPClient is own
+
+
+def test_an_offline_engine_is_left_alone(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
+    from vllm.usage.usage_lib import UsageContext
+
+    monkeypatch.setenv("PREBLE_DP_SCHEDULER", "preble")
+    config = engine_args(size=1).create_engine_config(UsageContext.LLM_CLASS)
+    assert (plan_of(config), config.kv_events_config) == (None, None)
+    assert told == [
+        "LLM(...) does not dispatch among data-parallel ranks: dp_scheduler has no effect."
+    ]
+
+
+def test_the_plan_goes_with_its_configuration() -> None:
+    config = serve_config(*PREBLE)
+    key = id(config)
+    planned(config)
+    del config
+    __import__("gc").collect()
+    from preble_plugin.vllm_ext import plan
+
+    assert key not in plan._plans
+
+
+# --- where events go ---------------------------------------------------------------
+
+
+def test_events_stay_on_the_machine_when_all_ranks_do(told: list[str]) -> None:
+    config = serve_config(*PREBLE)
+    events = config.kv_events_config
+    assert (events.enable_kv_cache_events, events.publisher) == (True, "zmq")
+    assert events.endpoint.startswith(f"ipc://{RUN_DIR}/events/")
+    assert events.replay_endpoint.startswith(f"ipc://{RUN_DIR}/events/")
+    assert hooks.rank_endpoint(events.endpoint, 1) == f"{events.endpoint}_dp1"
+    assert told == []
+
+
+def test_two_engines_in_one_process_do_not_share_sockets() -> None:
+    first, second = serve_config(*PREBLE), serve_config(*PREBLE)
+    assert first.kv_events_config.endpoint != second.kv_events_config.endpoint
+
+
+def test_hybrid_balancing_keeps_events_on_each_node() -> None:
+    layout = ("--data-parallel-size-local", "2", "--data-parallel-start-rank", "2")
+    config = serve_config(*PREBLE, *layout, size=4)
+    assert config.kv_events_config.endpoint.startswith("ipc://")
+    assert planned(config).topology.one_node
+
+
+ACROSS = ("--data-parallel-size-local", "1", "--data-parallel-address", "127.0.0.1")
+
+
+@pytest.mark.parametrize("headless", [False, True])
+def test_across_nodes_events_use_ports_and_a_warning_says_so(
+    told: list[str], headless: bool
+) -> None:
+    config = serve_config(*PREBLE, *ACROSS, headless=headless)
+    events = config.kv_events_config
+    assert (events.endpoint, events.replay_endpoint) == ("tcp://*:0", "tcp://*:0")
+    assert (plan_of(config) is None) == headless
+    (warning,) = told
+    assert "unauthenticated" in warning
+    assert "docs/security.md" in warning
+
+
+def test_across_nodes_older_versions_get_fixed_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "chooses_ports", lambda: False)
+    events = serve_config(*PREBLE, *ACROSS).kv_events_config
+    assert (events.endpoint, events.replay_endpoint) == ("tcp://*:5557", "tcp://*:5559")
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://*:7000", "tcp://[::]:7000", "ipc:///tmp/inproc-x"])
+def test_a_readable_events_configuration_of_the_users_is_kept(endpoint: str) -> None:
+    given = {"enable_kv_cache_events": True, "endpoint": endpoint, "topic": "kv"}
+    config = serve_config(*PREBLE, "--kv-events-config", json.dumps(given))
+    assert config.kv_events_config.endpoint == endpoint
+    assert planned(config).events == hooks.events_config(config)
+
+
+# --- several API servers -------------------------------------------------------------
+
+
+def test_the_parent_starts_one_scheduler_process_and_its_children_find_it() -> None:
+    args = engine_args(*PREBLE)
+    args._api_process_count, args._api_process_rank = 2, -1
+    try:
+        config = args.create_engine_config()
+        (scheduler,) = prepare._kept
+        assert plan_of(config) is None
+        assert scheduler.directory is not None
+        directory = scheduler.directory.path
+        assert os.environ[SCHEDULER_ADDRESS] == f"ipc://{directory}/scheduler.sock"
+        args._api_process_rank = 1
+        child = args.create_engine_config()
+        assert planned(child).scheduler_address == os.environ[SCHEDULER_ADDRESS]
+        assert child.kv_events_config == config.kv_events_config
+        assert child.kv_events_config.endpoint.startswith(f"ipc://{directory}/")
+        assert prepare._kept == [scheduler]
+    finally:
+        while prepare._kept:
+            prepare._kept.pop().stop()
+
+
+def test_the_scheduler_process_ends_with_a_parent_that_is_killed() -> None:
+    code = (
+        "import sys, time\n"
+        "from tests.vllm.serve_config import engine_args\n"
+        "args = engine_args('--dp-scheduler', 'preble')\n"
+        "args._api_process_count, args._api_process_rank = 2, -1\n"
+        "args.create_engine_config()\n"
+        "from preble_plugin.vllm_ext import prepare\n"
+        "print('\\nPID', prepare._kept[0].pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    try:
+        pid = next(int(line[4:]) for line in parent.stdout if line.startswith("PID "))
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    until(lambda: Path(f"/proc/{pid}").exists(), lambda there: not there)

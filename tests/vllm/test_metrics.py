@@ -1,0 +1,65 @@
+"""Our numbers in vLLM's own /metrics."""
+
+from __future__ import annotations
+
+import pytest
+
+from preble_plugin.bench.vllm_server import Metrics, VllmServer
+from tests.engines import serving
+from tests.vllm.preble_servers import (
+    ONE,
+    TWO,
+    Client,
+    Scheduler,
+    cached_tokens,
+    mixed_requests,
+    until,
+)
+
+pytestmark = pytest.mark.vllm
+
+
+def grown(before: Metrics, after: Metrics, name: str, **labels: str) -> float:
+    return after.total(name, **labels) - before.total(name, **labels)
+
+
+@serving(TWO, ONE)
+def test_the_counters_add_up_over_the_front_ends(server: VllmServer) -> None:
+    client, scheduler = Client(server), Scheduler()
+    scheduler.settled()
+    before = server.metrics()
+    bodies = [{**body, "n": 1} for body in mixed_requests(seed=9, count=40)]
+    cached = [cached_tokens(client.complete(**body)) for body in bodies]
+    scheduler.settled()
+    after = server.metrics()
+    assert grown(before, after, "preble:placements_total") == 40
+    assert grown(before, after, "preble:placement_seconds_count") == 40
+    assert 0 < grown(before, after, "preble:placement_seconds_sum") < 40 * 0.05
+    assert grown(before, after, "preble:actual_cached_tokens_total") == sum(cached)
+    prompts = sum(len(body["prompt"]) for body in bodies)
+    assert grown(before, after, "preble:prompt_tokens_total") == prompts
+    assert grown(before, after, "preble:fallbacks_total") == 0
+
+
+@serving(TWO, ONE)
+def test_the_gauges_show_the_scheduler(server: VllmServer) -> None:
+    status = Scheduler().settled()
+    expected = {str(one.replica): float(one.resident_blocks) for one in status.replicas}
+    until(
+        lambda: server.metrics().by("replica", "preble:resident_blocks"),
+        lambda found: found == expected,
+    )
+    metrics = server.metrics()
+    assert metrics.by("replica", "preble:stream_trust", state="exact") == {"0": 1.0, "1": 1.0}
+    assert metrics.by("replica", "preble:event_gaps") == {"0": 0.0, "1": 0.0}
+    assert set(metrics.by("replica", "preble:queued_prefill_seconds")) == {"0", "1"}
+    assert all(0 <= lag < 5 for lag in metrics.by("replica", "preble:event_lag_seconds").values())
+
+
+@serving(TWO, ONE)
+def test_placements_are_counted_by_replica_and_branch(server: VllmServer) -> None:
+    Client(server).complete([5, 6, 7], {"X-data-parallel-rank": "1"})
+    found = server.metrics()
+    assert found.total("preble:placements_total", replica="1", branch="fixed") >= 1
+    branches = set(found.by("branch", "preble:placements_total"))
+    assert branches <= {"exploit", "explore", "fixed"}

@@ -1,0 +1,240 @@
+"""What cannot work is refused by a sentence with its remedy, before any model
+loads; under `auto` it is vLLM's own dispatch, with one warning.
+
+The real `vllm serve` parses its arguments and builds its configuration here.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preble_plugin.vllm_ext import hooks
+from preble_plugin.vllm_ext.plan import plan_of
+from tests.engines import TINY_MODEL, EngineRoom, Serving
+from tests.vllm.serve_config import clean_process, serve_config
+
+pytestmark = pytest.mark.vllm
+
+
+@pytest.fixture(autouse=True)
+def process(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean_process(monkeypatch)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[logging.LogRecord]:
+    """What we write into vLLM's log; vLLM sets its own up while it configures."""
+    records: list[logging.LogRecord] = []
+    monkeypatch.setattr(hooks.logger(), "handle", records.append)
+    return records
+
+
+PREBLE = ("--dp-scheduler", "preble")
+AUTO = ("--dp-scheduler", "auto")
+REFUSED = [
+    ((), {"size": 1}, r"one rank: set --data-parallel-size to 2 or more"),
+    (("--no-enable-prefix-caching",), {}, r"prefix caching and it is off: set --enable-prefix"),
+    (
+        ("--kv-events-config", '{"enable_kv_cache_events": false, "publisher": "null"}'),
+        {},
+        r"--kv-events-config does not publish events: leave it out, or set",
+    ),
+    (
+        ("--kv-events-config", '{"enable_kv_cache_events": true, "publisher": "null"}'),
+        {},
+        r"does not publish events",
+    ),
+    (
+        (
+            "--kv-events-config",
+            '{"enable_kv_cache_events": true, "endpoint": "tcp://collector:5557"}',
+        ),
+        {},
+        r"publishes to tcp://collector:5557 instead of binding an address",
+    ),
+    (
+        ("--kv-events-config", '{"enable_kv_cache_events": true, "endpoint": "ipc:///tmp/kv"}'),
+        {},
+        r"has one ipc path for all ranks",
+    ),
+    (
+        ("--kv-events-config", '{"enable_kv_cache_events": true, "endpoint": "inproc://kv"}'),
+        {},
+        r"publishes to inproc://kv instead of binding an address",
+    ),
+    (
+        ("--data-parallel-size-local", "1", "--data-parallel-hybrid-lb"),
+        {},
+        r"each rank has its own API server: leave out --data-parallel-external-lb",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "more", "message"), REFUSED)
+def test_what_cannot_work_is_refused(
+    arguments: tuple[str, ...],
+    more: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vllm.config.ModelConfig.is_moe", True)  # lets external LB pass
+    with pytest.raises(ValueError, match=message) as refusal:
+        serve_config(*PREBLE, *arguments, **more)
+    said = str(refusal.value)
+    assert said.startswith("--dp-scheduler preble")
+    assert said.endswith(".")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(("arguments", "more", "message"), REFUSED)
+def test_what_cannot_work_is_left_to_vllm_under_auto(
+    arguments: tuple[str, ...],
+    more: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    told: list[logging.LogRecord],
+) -> None:
+    monkeypatch.setattr("vllm.config.ModelConfig.is_moe", True)
+    given = serve_config("--dp-scheduler", "default", *arguments, **more).kv_events_config
+    config = serve_config(*AUTO, *arguments, **more)
+    assert (plan_of(config), config.kv_events_config) == (None, given)
+    (warning,) = told
+    assert warning.levelno == logging.WARNING
+    assert warning.getMessage().startswith("vLLM's own dispatch is used. --dp-scheduler preble")
+
+
+def test_the_rust_front_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    with pytest.raises(ValueError, match=r"Rust front end .*: unset VLLM_USE_RUST_FRONTEND"):
+        serve_config(*PREBLE)
+    assert plan_of(serve_config(*AUTO)) is None
+
+
+@pytest.mark.parametrize("version", ["0.27.1", "0.9.2+cu128"])
+def test_an_older_vllm_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(hooks, "version", lambda: version)
+    message = rf"tested on vLLM 0.28 to 0.32 and this is {version[:4]}.*: upgrade vLLM"
+    with pytest.raises(ValueError, match=message):
+        serve_config(*PREBLE, "--dp-scheduler-config", '{"allow_untested": true}')
+    assert plan_of(serve_config(*AUTO)) is None
+
+
+@pytest.mark.parametrize("version", ["0.33.0", "1.0.0rc1", "0.33.dev7+g12ab"])
+def test_a_newer_vllm_has_to_be_allowed(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(hooks, "version", lambda: version)
+    with pytest.raises(ValueError, match=r"accept the risk by --dp-scheduler-config '\{\"allow"):
+        serve_config(*PREBLE)
+    allowed = serve_config(*PREBLE, "--dp-scheduler-config", '{"allow_untested": true}')
+    assert plan_of(allowed) is not None
+
+
+def test_a_newer_vllm_is_taken_under_auto_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, told: list[logging.LogRecord]
+) -> None:
+    monkeypatch.setattr(hooks, "version", lambda: "0.33.0")
+    assert plan_of(serve_config(*AUTO)) is not None
+    assert [one.getMessage() for one in told] == [
+        "--dp-scheduler preble is tested on vLLM 0.28 to 0.32 and runs untested on 0.33.0."
+    ]
+
+
+@pytest.mark.parametrize("version", ["0.28.3", "0.30.1", "0.32.9+cu130", "0.32.1.post1"])
+def test_patch_releases_of_tested_minors_are_tested(
+    monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(hooks, "version", lambda: version)
+    assert plan_of(serve_config(*PREBLE)) is not None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('{"polcy": "e2"}', r"unknown preble setting 'polcy'; did you mean 'policy'"),
+        ('{"receipts": "many"}', r"'receipts' takes a whole number"),
+        ("@/nowhere.json", r"'/nowhere.json' cannot be read"),
+        ("policy=e2", r"not JSON"),
+    ],
+)
+@pytest.mark.parametrize("scheduler", [PREBLE, AUTO])
+def test_settings_that_are_wrong_end_the_command_line(
+    scheduler: tuple[str, ...],
+    config: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import re
+
+    with pytest.raises(SystemExit):
+        serve_config(*scheduler, "--dp-scheduler-config", config)
+    assert re.search(r"argument --dp-scheduler-config: .*" + message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("scheduler", ["preble", "auto"])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"dp_scheduler_config": {"polcy": 1}}, r"unknown preble setting 'polcy'"),
+        ({"dp_scheduler_config": "{"}, r"not JSON"),
+        ({"policy": "no-such"}, r"'policy': .*no-such.*e2"),
+        ({"receipts": -1}, r"'receipts' takes a whole number from 0"),
+    ],
+)
+def test_settings_that_are_wrong_are_refused_from_python(
+    scheduler: str, more: dict[str, Any], message: str
+) -> None:
+    import json
+
+    given = json.dumps({"dp_scheduler": scheduler, **more})
+    with pytest.raises(ValueError, match=message):
+        serve_config("--additional-config", given)
+
+
+@pytest.mark.parametrize("name", ["best", "", 3])
+def test_a_scheduler_that_does_not_exist_is_refused(name: object) -> None:
+    import json
+
+    given = json.dumps({"dp_scheduler": name})
+    with pytest.raises(ValueError, match=r"takes one of default, preble, auto, got"):
+        serve_config("--additional-config", given)
+
+
+def test_the_environment_is_checked_like_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREBLE_DP_SCHEDULER", "prebel")
+    with pytest.raises(ValueError, match=r"PREBLE_DP_SCHEDULER takes one of .*, got 'prebel'"):
+        serve_config()
+
+
+def test_a_run_directory_that_others_can_use_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "open").mkdir(mode=0o777)
+    (tmp_path / "open").chmod(0o777)
+    monkeypatch.setenv("PREBLE_RUN_DIR", str(tmp_path / "open"))
+    with pytest.raises(ValueError, match=r"others can use it .*set PREBLE_RUN_DIR"):
+        serve_config(*PREBLE)
+
+
+def test_an_api_server_without_its_scheduler_process_is_refused() -> None:
+    from vllm import AsyncEngineArgs
+
+    args = AsyncEngineArgs(
+        model=str(TINY_MODEL),
+        data_parallel_size=2,
+        max_model_len=2048,
+        additional_config={"dp_scheduler": "preble"},
+    )
+    args._api_process_count, args._api_process_rank = 2, 1
+    with pytest.raises(ValueError, match=r"found no scheduler process .* start the API servers by"):
+        args.create_engine_config()
+
+
+def test_the_real_command_ends_with_the_sentence_before_any_engine_starts(
+    engine_room: EngineRoom,
+) -> None:
+    said = engine_room.refused(Serving(flags=(*PREBLE, "--no-enable-prefix-caching")))
+    assert "CannotWork: --dp-scheduler preble needs prefix caching and it is off" in said
+    assert "EngineCore" not in said
