@@ -145,7 +145,7 @@ class Scheduler:
             chosen = next(one for one in candidates if one.source.name == fixed)
             branch = "fixed"
         else:
-            position, branch = self._policy.choose(PlacementView(request, candidates, now))
+            position, branch = self._policy.choose(PlacementView(request, candidates, match, now))
             chosen = candidates[position]
         self._book(request, chosen, branch, candidates, match, now)
         return Placement(request.request_id, chosen.source.name, chosen.hit_tokens, branch)

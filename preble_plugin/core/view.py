@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from preble_plugin.core.block_keys import KEY_BYTES
 from preble_plugin.core.hits import usable
 from preble_plugin.core.match import Match
 from preble_plugin.core.receipts import CandidateReceipt
@@ -114,7 +115,9 @@ class PlacementView:
 
     __slots__ = ("candidates", "longest_hit_tokens", "now", "prefix_hash", "request")
 
-    def __init__(self, request: Request, candidates: list[ReplicaCandidate], now: float) -> None:
+    def __init__(
+        self, request: Request, candidates: list[ReplicaCandidate], match: Match, now: float
+    ) -> None:
         self.request = request
         self.now = now
         self.candidates = candidates
@@ -123,7 +126,9 @@ class PlacementView:
             if one.hit_tokens > longest:
                 longest = one.hit_tokens
         self.longest_hit_tokens = longest
-        self.prefix_hash = int.from_bytes(request.keys[:8], "little")
+        # Prompts share templates: what sets this one apart begins where the tree ends.
+        start = min(match.blocks * KEY_BYTES, len(request.keys) - KEY_BYTES)
+        self.prefix_hash = int.from_bytes(request.keys[max(start, 0) :][:KEY_BYTES], "little")
 
 
 def candidates_for(

@@ -78,7 +78,7 @@ def test_the_version_under_test_is_the_one_meant() -> None:
     assert hooks.version().split("+")[0] == meant
 
 
-# --- processes and logs -------------------------------------------------------
+# --- processes and logs ---
 
 
 def test_register_imports_nothing_where_vllm_parses_no_arguments() -> None:
@@ -126,7 +126,7 @@ def test_rust_frontend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not hooks.rust_frontend()
 
 
-# --- vllm/engine/arg_utils.py -------------------------------------------------
+# --- vllm/engine/arg_utils.py ---
 
 
 def parse(*arguments: str) -> Any:
@@ -207,7 +207,7 @@ def test_the_offline_engine_says_that_it_is_one() -> None:
     assert "usage_context=UsageContext.LLM_CLASS" in source(sys.modules[LLM.__module__])
 
 
-# --- vllm/config/ -------------------------------------------------------------
+# --- vllm/config/ ---
 
 
 def two_ranks(arg_utils: Any, tiny_model: str, **more: Any) -> Any:
@@ -309,7 +309,7 @@ def test_chooses_ports() -> None:
     assert hooks.chooses_ports() == (hooks.version().split(".")[1] >= "31")
 
 
-# --- vllm/v1/engine/core_client.py ---------------------------------------------
+# --- vllm/v1/engine/core_client.py ---
 
 
 def engine_response(**more: Any) -> Any:
@@ -532,7 +532,7 @@ def test_message_facts() -> None:
     assert not hooks.message_facts(EngineCoreOutputs())[1]
 
 
-# --- vllm_ext/client.py ----------------------------------------------------------
+# --- vllm_ext/client.py ---
 
 
 class Recorder:

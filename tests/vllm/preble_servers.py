@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import random
 import shutil
 import tempfile
@@ -37,8 +38,17 @@ from preble_plugin.service.run_dir import ADMIN_SOCKET, living_servers
 from tests.engines import TINY_MODEL, Serving
 from tests.vllm.lora_adapter import make_adapter
 
-RUN_DIR = Path(tempfile.mkdtemp(prefix="preble-t"))
-atexit.register(shutil.rmtree, RUN_DIR, ignore_errors=True)
+
+def _run_dir() -> Path:
+    if shared := os.environ.get("PREBLE_TEST_RUN_DIR"):
+        return Path(shared)
+    made = Path(tempfile.mkdtemp(prefix="preble-t"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
+RUN_DIR = _run_dir()
+"""A run directory of these tests alone; programs they start share it."""
 SMALL_CACHE = ("--num-gpu-blocks-override", "300")
 VOCABULARY = 4096
 BLOCK = 32

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,11 +29,18 @@ class HeldFrontend(LocalFrontend):
         self.open.set()
         self.unplaced: str | None = None
         self.asked: list[Request] = []
+        self.waiting = asyncio.Event()
+        self.closed = asyncio.Event()
 
     async def place(self, request: Request) -> Placement | Unplaced:
         self.asked.append(request)
+        self.waiting.set()
         await self.open.wait()
         return Unplaced(self.unplaced) if self.unplaced else await super().place(request)
+
+    async def close(self) -> None:
+        await super().close()
+        self.closed.set()
 
 
 class Engine:
@@ -103,12 +110,14 @@ STOP, LENGTH, ABORT, ERROR = range(4)
 
 
 @pytest.fixture
-async def frontend(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[HeldFrontend]:
-    run_dir: Path = tmp_path_factory.mktemp("r")
-    run_dir.chmod(0o700)
-    monkeypatch.setenv("PREBLE_RUN_DIR", str(run_dir))
+def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with tempfile.TemporaryDirectory() as path:
+        monkeypatch.setenv("PREBLE_RUN_DIR", path)
+        yield
+
+
+@pytest.fixture
+async def frontend(run_dir: None) -> AsyncIterator[HeldFrontend]:
     built = HeldFrontend()
     built.set_replicas([ReplicaSpec(rank, BLOCK, 1000) for rank in (0, 1)])
     yield built
@@ -189,7 +198,7 @@ async def test_what_is_said_of_strangers_is_ignored(engine: Engine, frontend: He
     assert (engine.dispatch.faults, in_flight(frontend)) == ({}, 0)
 
 
-# --- aborts -----------------------------------------------------------------------
+# --- aborts ---
 
 
 async def test_a_request_aborted_while_it_is_placed_is_never_sent(
@@ -197,8 +206,7 @@ async def test_a_request_aborted_while_it_is_placed_is_never_sent(
 ) -> None:
     frontend.open.clear()
     adding = asyncio.create_task(engine.add(request()))
-    while not frontend.asked:
-        await asyncio.sleep(0)
+    await frontend.waiting.wait()
     engine.dispatch.aborting(["a"])
     frontend.open.set()
     assert not await adding
@@ -211,8 +219,7 @@ async def test_a_request_cancelled_while_it_is_placed_is_released(
 ) -> None:
     frontend.open.clear()
     adding = asyncio.create_task(engine.add(request()))
-    while not frontend.asked:
-        await asyncio.sleep(0)
+    await frontend.waiting.wait()
     adding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await adding
@@ -248,7 +255,7 @@ async def test_a_stop_string_ends_a_request_by_an_abort(
     assert (told.finish, told.output_tokens) == ("finished", 3)
 
 
-# --- streaming input -----------------------------------------------------------------
+# --- streaming input ---
 
 
 async def test_further_input_goes_where_the_first_went(
@@ -270,8 +277,7 @@ async def test_further_input_waits_until_the_first_is_placed(
 ) -> None:
     frontend.open.clear()
     first = asyncio.create_task(engine.add(request(resumable=True)))
-    while not frontend.asked:
-        await asyncio.sleep(0)
+    await frontend.waiting.wait()
     second = asyncio.create_task(engine.add(request(tokens=range(9), resumable=True)))
     for _ in range(20):
         await asyncio.sleep(0)
@@ -288,15 +294,14 @@ async def test_further_input_of_an_aborted_request_is_not_sent(
 ) -> None:
     frontend.open.clear()
     adding = [asyncio.create_task(engine.add(request(resumable=True))) for _ in range(2)]
-    while not frontend.asked:
-        await asyncio.sleep(0)
+    await frontend.waiting.wait()
     engine.dispatch.aborting(["a"])
     frontend.open.set()
     assert await asyncio.gather(*adding) == [False, False]
     assert engine.sent == []
 
 
-# --- what vLLM places itself -------------------------------------------------------------
+# --- what vLLM places itself ---
 
 
 @pytest.mark.parametrize("cause", ["deadline", "scheduler_down", "not_ready"])
@@ -339,13 +344,13 @@ async def test_token_ids_that_no_vocabulary_has_are_placed_by_load(
     engine: Engine, frontend: HeldFrontend
 ) -> None:
     before = fallbacks("token_ids")
-    for number, token in enumerate((-1, 1 << 31, 1 << 70)):
+    for number, token in enumerate((-(1 << 31) - 1, 1 << 31, 1 << 70)):
         assert await engine.add(request(str(number), [5] * 40 + [token] * 40))
     assert [one.keys for one in frontend.asked] == [b""] * 3
     assert fallbacks("token_ids") == before + 3
 
 
-# --- what a request says of itself ----------------------------------------------------------
+# --- what a request says of itself ---
 
 
 async def test_embeddings_are_placed_by_load(engine: Engine, frontend: HeldFrontend) -> None:
@@ -393,7 +398,7 @@ async def test_what_else_a_request_says_is_passed_on(
     assert asked.prompt_tokens == 100
 
 
-# --- ranks that come and go ---------------------------------------------------------------------
+# --- ranks that come and go ---
 
 
 async def test_ranks_that_come_and_go_are_followed(engine: Engine, frontend: HeldFrontend) -> None:
@@ -429,7 +434,7 @@ async def test_ranks_of_a_hybrid_node_are_indexed_from_its_first(
     assert engine.sent[-1] == ("b", 4 + free.data_parallel_rank)
 
 
-# --- the end ----------------------------------------------------------------------------------------
+# --- the end ---
 
 
 async def test_closing_twice_from_another_thread_is_fine(
@@ -438,8 +443,7 @@ async def test_closing_twice_from_another_thread_is_fine(
     await engine.add(request())
     await asyncio.to_thread(engine.dispatch.close)
     engine.dispatch.close()
-    while frontend._started:
-        await asyncio.sleep(0)
+    await frontend.closed.wait()
     assert engine.dispatch.faults == {}
 
 

@@ -48,7 +48,7 @@ def planned(config: Any) -> Plan:
     return plan
 
 
-# --- ways in ---------------------------------------------------------------------
+# --- ways in ---
 
 
 def test_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_the_plan_goes_with_its_configuration() -> None:
     assert key not in plan._plans
 
 
-# --- where events go ---------------------------------------------------------------
+# --- where events go ---
 
 
 def test_events_stay_on_the_machine_when_all_ranks_do(told: list[str]) -> None:
@@ -188,7 +188,7 @@ def test_a_readable_events_configuration_of_the_users_is_kept(endpoint: str) -> 
     assert planned(config).events == hooks.events_config(config)
 
 
-# --- several API servers -------------------------------------------------------------
+# --- several API servers ---
 
 
 def test_the_parent_starts_one_scheduler_process_and_its_children_find_it() -> None:
@@ -223,7 +223,10 @@ def test_the_scheduler_process_ends_with_a_parent_that_is_killed() -> None:
         "print('\\nPID', prepare._kept[0].pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "PREBLE_TEST_RUN_DIR": str(RUN_DIR)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert parent.stdout is not None
     try:
         pid = next(int(line[4:]) for line in parent.stdout if line.startswith("PID "))

@@ -96,8 +96,9 @@ class View(Protocol):
 
     @property
     def prefix_hash(self) -> int:
-        """A stable hash of the prompt's first block, to break ties without
-        herding; 0 for a prompt shorter than a block."""
+        """A stable hash of the first block that no replica knows, or else of the
+        last one, to break ties without herding: prompts that share a template
+        differ there. 0 for a prompt shorter than a block."""
 
     @property
     def now(self) -> float:
