@@ -43,6 +43,7 @@ class EvictionPrice:
         self._blocks: list[int] = []
         self._seconds: list[float] = []
         self._stale = True
+        self._more = False
 
     def changed(self) -> None:
         """The cache, or the order of its use, is no longer what it was. O(1)."""
@@ -53,7 +54,7 @@ class EvictionPrice:
         O(log victims), or O(victims) after a change."""
         if blocks <= 0 or requests_in_window <= 0:
             return 0.0
-        if self._stale or (self._blocks and self._blocks[-1] < blocks):
+        if self._stale or (self._more and self._blocks[-1] < blocks):
             self._sum(blocks, now)
         if not self._blocks:
             return 0.0
@@ -79,4 +80,5 @@ class EvictionPrice:
             self._seconds.append(lost)
             if freed >= blocks or len(self._blocks) >= VICTIM_RUNS:
                 break
+        self._more = 0 < len(self._blocks) < VICTIM_RUNS and freed >= blocks
         self._stale = False

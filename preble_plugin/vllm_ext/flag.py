@@ -28,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[scheduler.value for scheduler in DpScheduler],
         action=_PutScheduler,
         default=None,
-        help="How requests are placed on data-parallel ranks:\n"
+        help="How requests are placed on data-parallel ranks. Without it, "
+        f"`{SCHEDULER_VARIABLE}` in the environment decides.\n"
         '- "default": by vLLM itself, by load.\n'
         '- "preble": by cached prefixes and load; an error where that cannot work.\n'
-        '- "auto": as "preble" where that can work, otherwise as "default" '
-        "with a warning that says why.\n"
-        f"Without it, `{SCHEDULER_VARIABLE}` in the environment decides.",
+        '- "auto": as "preble" where that can work, otherwise as "default", '
+        "with a warning that says why.",
     )
     group.add_argument(
         "--dp-scheduler-config",
