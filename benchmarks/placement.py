@@ -20,6 +20,7 @@ import tracemalloc
 from collections import deque
 from typing import Any
 
+import front_ends
 import msgspec
 
 from preble_plugin.core import Finished, FirstToken, Remove, Request, Scheduler, Store, Trust
@@ -52,6 +53,8 @@ def main() -> None:
         say(placing(tokens=32_768, replicas=8, blocks=100_000, runs=runs // 4))
     say(history(runs=runs))
     say(events(blocks=50_000 if options.quick else 400_000))
+    for row in front_ends.measure(400 if options.quick else 3000):
+        say(row)
     say(memory(blocks=50_000 if options.quick else 200_000))
     if options.json:
         machine = {
