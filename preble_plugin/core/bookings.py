@@ -11,11 +11,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from preble_plugin.core.node import Node
 from preble_plugin.core.prefix_tree import PrefixTree
-from preble_plugin.core.receipts import Receipt, ReceiptRing
+from preble_plugin.core.receipts import CandidateReceipt, Receipt, ReceiptRing
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.request import Finished, FirstToken, Request
 from preble_plugin.core.status import Trust
@@ -54,11 +54,13 @@ class Bookings:
         chosen: ReplicaCandidate,
         path: list[Node],
         receipt: Receipt,
+        candidates: Callable[[], list[CandidateReceipt]],
         now: float,
         started: bool = False,
     ) -> None:
         """Book a request whose prompt is `path`; one that is booked already moves.
-        `started` says that it has had its first token. O(path)."""
+        `started` says that it has had its first token; `candidates` makes the
+        receipt's. O(path)."""
         request_id = request.request_id
         earlier = self._in_flight.pop(request_id, None)
         if earlier is not None:
@@ -81,7 +83,7 @@ class Bookings:
         replica.tokens_in_flight += request.prompt_tokens
         replica.placements += 1
         self.placements += 1
-        self._receipts.add(receipt)
+        self._receipts.add(receipt, candidates)
         self._in_flight[request_id] = _Booking(
             replica, request.prompt_tokens, chosen.hit_tokens, receipt
         )

@@ -7,6 +7,8 @@ client knows. The oldest falls out when the ring is full.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeAlias
 
 import msgspec
 
@@ -45,6 +47,9 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
     """`finished`, `aborted`, or None while in flight."""
 
 
+_Kept: TypeAlias = tuple[Receipt, Callable[[], list[CandidateReceipt]] | None]
+
+
 class ReceiptRing:
     """The last `capacity` receipts; none where it is 0. Raises ValueError on a
     negative capacity."""
@@ -53,14 +58,17 @@ class ReceiptRing:
         if capacity < 0:
             raise ValueError(f"receipts must be 0 or more, got {capacity}")
         self.capacity = capacity
-        self._receipts: OrderedDict[str, Receipt] = OrderedDict()
+        self._receipts: OrderedDict[str, _Kept] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._receipts)
 
-    def add(self, receipt: Receipt) -> None:
+    def add(
+        self, receipt: Receipt, candidates: Callable[[], list[CandidateReceipt]] | None = None
+    ) -> None:
         """Keep a receipt, which may still be written to; an earlier one of the
-        same request id gives way to it. O(1)."""
+        same request id gives way to it. `candidates`, if given, makes the
+        receipt's when it is first looked at. O(1)."""
         if not self.capacity:
             return
         receipts = self._receipts
@@ -68,7 +76,7 @@ class ReceiptRing:
             del receipts[receipt.request_id]
         elif len(receipts) >= self.capacity:
             receipts.popitem(last=False)
-        receipts[receipt.request_id] = receipt
+        receipts[receipt.request_id] = (receipt, candidates)
 
     def find(self, request_id: str) -> list[Receipt]:
         """Receipts of a request, oldest first; empty where none is left.
@@ -79,10 +87,14 @@ class ReceiptRing:
         milliseconds for 10,000: nothing is indexed for it while placing.
         """
         numbered = request_id + "-"
-        return [
-            receipt
-            for receipt in self._receipts.values()
-            if receipt.request_id == request_id
-            or receipt.external_id == request_id
-            or (receipt.external_id or receipt.request_id).startswith(numbered)
-        ]
+        found: list[Receipt] = []
+        for receipt, candidates in self._receipts.values():
+            if (
+                receipt.request_id == request_id
+                or receipt.external_id == request_id
+                or (receipt.external_id or receipt.request_id).startswith(numbered)
+            ):
+                if candidates is not None and not receipt.candidates:
+                    receipt.candidates = candidates()
+                found.append(receipt)
+        return found

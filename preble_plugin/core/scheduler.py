@@ -29,7 +29,7 @@ from preble_plugin.core.request import FirstToken, Outcome, Placement, ReplicaId
 from preble_plugin.core.snapshot import ResidencyCapture, capture, restore
 from preble_plugin.core.status import SchedulerStatus, Trust
 from preble_plugin.core.time_model import TimeModel
-from preble_plugin.core.view import PlacementView, ReplicaCandidate, candidates_for
+from preble_plugin.core.view import Fleet, PlacementView, ReplicaCandidate
 
 
 class NoReplicaError(LookupError):
@@ -59,10 +59,10 @@ class Scheduler:
         self._window_seconds = window_seconds
         self._max_tree_blocks = max_tree_blocks
         self._tree = PrefixTree()
-        self._fleet = TimeModel()
+        self._common_model = TimeModel()
         self._due: Due = deque()
         self._replicas: dict[ReplicaId, Replica] = {}
-        self._by_column: dict[int, Replica] = {}
+        self._fleet = Fleet()
         self._columns = 0
         self._receipts = ReceiptRing(receipts)
         self._bookings = Bookings(self._tree, self._receipts, window_seconds)
@@ -93,15 +93,15 @@ class Scheduler:
                 index,
                 self._tree,
                 self.hasher,
-                self._fleet,
+                self._common_model,
                 self._due,
                 window_seconds=self._window_seconds,
                 max_tree_blocks=self._max_tree_blocks,
             )
             members = sorted((*self._replicas.values(), known), key=lambda one: one.index)
             self._replicas = {one.name: one for one in members}
-            self._by_column = {one.column: one for one in members}
             self._columns |= 1 << known.column
+            self._look_again()
         known.capacity_blocks = capacity_blocks
         known.drop_blocks = drop_blocks
         known.load.max_running = max_running
@@ -113,15 +113,16 @@ class Scheduler:
             return
         self._bookings.leave(gone)
         gone.expectations.close()
-        del self._by_column[gone.column]
         self._columns &= ~(1 << gone.column)
         gone.residency.close()
+        self._look_again()
 
     def set_trust(self, replica: ReplicaId, trust: Trust) -> None:
         """State how far a replica's events can be believed."""
         known = self._replicas.get(replica)
         if known is not None:
             known.trust = trust
+            self._look_again()
             if trust is Trust.EXACT:
                 known.expectations.trust_again()
 
@@ -140,14 +141,13 @@ class Scheduler:
             raise NoReplicaError(f"replica {fixed!r} is not among {list(self._replicas)}")
         expire(self._due, now)
         match = self._tree.match(request.keys, self._columns)
-        candidates = candidates_for(request, match, self._by_column, self.block_size, now)
+        view = PlacementView(request, self._fleet, match, self.block_size, now)
         if fixed is not None:
-            chosen = next(one for one in candidates if one.source.name == fixed)
-            branch = "fixed"
+            position, branch = self.replicas.index(fixed), "fixed"
         else:
-            position, branch = self._policy.choose(PlacementView(request, candidates, match, now))
-            chosen = candidates[position]
-        self._book(request, chosen, branch, candidates, match, now)
+            position, branch = self._policy.choose(view)
+        chosen = view.candidates[position]
+        self._book(view, chosen, branch, match)
         return Placement(request.request_id, chosen.source.name, chosen.hit_tokens, branch)
 
     def dispatched(
@@ -163,9 +163,9 @@ class Scheduler:
             return
         expire(self._due, now)
         match = self._tree.match(request.keys, self._columns)
-        candidates = candidates_for(request, match, self._by_column, self.block_size, now)
-        chosen = next(one for one in candidates if one.source.name == replica)
-        self._book(request, chosen, "engine", candidates, match, now, started)
+        view = PlacementView(request, self._fleet, match, self.block_size, now)
+        chosen = view.candidates[self.replicas.index(replica)]
+        self._book(view, chosen, "engine", match, started)
 
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """What one message of the engine said of requests on `replica`. Those that
@@ -243,25 +243,35 @@ class Scheduler:
 
     def _book(
         self,
-        request: Request,
+        view: PlacementView,
         chosen: ReplicaCandidate,
         branch: str,
-        candidates: list[ReplicaCandidate],
         match: Match,
-        now: float,
         started: bool = False,
     ) -> None:
+        request = view.request
         if self._tree.blocks + len(request.keys) // KEY_BYTES <= self._max_tree_blocks:
             self._tree.grow(request.keys, match)
         receipt = Receipt(
             request.request_id,
             request.external_id,
-            now,
+            view.now,
             self._policy.name,
             branch,
             chosen.source.name,
             request.prompt_tokens,
             chosen.hit_tokens,
-            [one.receipt() for one in candidates],
+            [],
         )
-        self._bookings.add(request, chosen, match.path, receipt, now, started)
+        self._bookings.add(
+            request, chosen, match.path, receipt, view.candidates.receipts, view.now, started
+        )
+
+    def _look_again(self) -> None:
+        """The replicas, or how far they can be trusted, are not what they were."""
+        replicas = tuple(self._replicas.values())
+        self._fleet = Fleet(
+            replicas,
+            tuple(one.trust for one in replicas),
+            {one.column: position for position, one in enumerate(replicas)},
+        )

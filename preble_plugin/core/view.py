@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, overload
 
 from preble_plugin.core.block_keys import KEY_BYTES
 from preble_plugin.core.hits import usable
@@ -10,6 +12,7 @@ from preble_plugin.core.match import Match
 from preble_plugin.core.receipts import CandidateReceipt
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.request import ReplicaId, Request
+from preble_plugin.core.status import Trust
 
 
 class ReplicaCandidate:
@@ -26,10 +29,10 @@ class ReplicaCandidate:
         "source",
     )
 
-    def __init__(self, source: Replica, prompt_tokens: int, now: float) -> None:
+    def __init__(self, source: Replica, prompt_tokens: int, hit: Hits | None, now: float) -> None:
         self.source = source
-        self.hit_tokens = 0
-        self.miss_tokens = prompt_tokens
+        self.hit_tokens = 0 if hit is None else hit.tokens
+        self.miss_tokens = prompt_tokens if hit is None else prompt_tokens - int(hit.worth)
         self._prompt_tokens = prompt_tokens
         self._now = now
         self._load: float | None = None
@@ -102,61 +105,129 @@ class ReplicaCandidate:
         """Share of the cache in use."""
         return self.source.cache_usage()
 
-    def receipt(self) -> CandidateReceipt:
+    def receipt(self, trust: Trust) -> CandidateReceipt:
         """The costs that were asked for."""
-        source = self.source
         return CandidateReceipt(
-            source.name, self.hit_tokens, self._load, self._eviction, self._prefill, source.trust
+            self.source.name, self.hit_tokens, self._load, self._eviction, self._prefill, trust
         )
+
+
+class Hits(NamedTuple):
+    """What of a prompt one replica need not compute, in tokens."""
+
+    tokens: int
+    worth: float
+    """Less than `tokens` where blocks come from a slower medium."""
+
+
+class Fleet(NamedTuple):
+    """The replicas of one moment, in order of their slots, and how far each one's
+    events could be believed then. Made anew when either changes."""
+
+    replicas: tuple[Replica, ...] = ()
+    trusts: tuple[Trust, ...] = ()
+    position_of: Mapping[int, int] = MappingProxyType({})
+    """Positions by column."""
+
+
+class Candidates(Sequence[ReplicaCandidate]):
+    """The candidates of one decision, each made when it is looked at."""
+
+    __slots__ = ("_fleet", "_hits", "_made", "_now", "_prompt_tokens")
+
+    def __init__(
+        self, fleet: Fleet, prompt_tokens: int, hits: Mapping[int, Hits], now: float
+    ) -> None:
+        self._fleet = fleet
+        self._prompt_tokens = prompt_tokens
+        self._hits = hits
+        self._now = now
+        self._made: dict[int, ReplicaCandidate] = {}
+
+    def __len__(self) -> int:
+        return len(self._fleet.replicas)
+
+    @overload
+    def __getitem__(self, position: int) -> ReplicaCandidate: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> list[ReplicaCandidate]: ...
+
+    def __getitem__(self, position: int | slice) -> ReplicaCandidate | list[ReplicaCandidate]:
+        if isinstance(position, slice):
+            return [self[one] for one in range(*position.indices(len(self)))]
+        made = self._made.get(position)
+        if made is None:
+            hit = self._hits.get(position)
+            made = self._made[position] = ReplicaCandidate(
+                self._fleet.replicas[position], self._prompt_tokens, hit, self._now
+            )
+        return made
+
+    def __iter__(self) -> Iterator[ReplicaCandidate]:
+        return map(self.__getitem__, range(len(self._fleet.replicas)))
+
+    def receipts(self) -> list[CandidateReceipt]:
+        """All of them, with the costs that were asked for."""
+        return [one.receipt(trust) for one, trust in zip(self, self._fleet.trusts, strict=True)]
 
 
 class PlacementView:
     """One decision (`policies.protocol.View`)."""
 
-    __slots__ = ("candidates", "longest_hit_tokens", "now", "prefix_hash", "request")
+    __slots__ = (
+        "_match",
+        "candidates",
+        "holders",
+        "longest_hit_tokens",
+        "now",
+        "request",
+    )
 
     def __init__(
-        self, request: Request, candidates: list[ReplicaCandidate], match: Match, now: float
+        self, request: Request, fleet: Fleet, match: Match, block_size: int, now: float
     ) -> None:
+        hits = _hits(request, fleet, match, block_size) if request.reads_cache else {}
+        longest = 0
+        holders: Sequence[int] = range(len(fleet.replicas))
+        for position, hit in hits.items():
+            if hit.tokens > longest:
+                longest, holders = hit.tokens, [position]
+            elif hit.tokens == longest and longest:
+                holders = [*holders, position]
         self.request = request
         self.now = now
-        self.candidates = candidates
-        longest = 0
-        for one in candidates:
-            if one.hit_tokens > longest:
-                longest = one.hit_tokens
+        self.candidates = Candidates(fleet, request.prompt_tokens, hits, now)
         self.longest_hit_tokens = longest
-        # Prompts share templates: what sets this one apart begins where the tree ends.
-        start = min(match.blocks * KEY_BYTES, len(request.keys) - KEY_BYTES)
-        self.prefix_hash = int.from_bytes(request.keys[max(start, 0) :][:KEY_BYTES], "little")
+        self.holders = holders
+        self._match = match
+
+    @property
+    def prefix_hash(self) -> int:
+        """Prompts share templates: what sets this one apart begins where the tree
+        ends."""
+        keys = self.request.keys
+        start = max(min(self._match.blocks * KEY_BYTES, len(keys) - KEY_BYTES), 0)
+        return int.from_bytes(keys[start : start + KEY_BYTES], "little")
 
 
-def candidates_for(
-    request: Request,
-    match: Match,
-    replicas: Mapping[int, Replica],
-    block_size: int,
-    now: float,
-) -> list[ReplicaCandidate]:
-    """The candidates of a decision, in order of their slots. `replicas` maps
-    columns to replicas. O(replicas)."""
-    prompt_tokens = request.prompt_tokens
-    candidates = [ReplicaCandidate(one, prompt_tokens, now) for one in replicas.values()]
-    if not request.reads_cache:
-        return candidates
-    limit = max(0, (prompt_tokens - 1) // block_size)
+def _hits(request: Request, fleet: Fleet, match: Match, block_size: int) -> dict[int, Hits]:
+    """Usable hits by position, of those replicas that have any. O(those)."""
+    limit = max(0, (request.prompt_tokens - 1) // block_size)
     levels: dict[int, int] = {}
     for mask, blocks in match.levels:
         while mask:
             lowest = mask & -mask
             mask ^= lowest
-            levels[lowest.bit_length() - 1] = blocks
-    for candidate in candidates:
-        source = candidate.source
-        level = levels.get(source.column, 0)
-        if level or source.residency.layers:
-            hit = usable(source.residency, match, level, limit)
-            blocks = max(0, hit.blocks - source.drop_blocks)
-            candidate.hit_tokens = blocks * block_size
-            candidate.miss_tokens = prompt_tokens - int(min(hit.credit, blocks) * block_size)
-    return candidates
+            levels[fleet.position_of[lowest.bit_length() - 1]] = blocks
+    for position, replica in enumerate(fleet.replicas):
+        if replica.residency.layers:
+            levels.setdefault(position, 0)
+    found: dict[int, Hits] = {}
+    for position, level in levels.items():
+        replica = fleet.replicas[position]
+        hit = usable(replica.residency, match, level, limit)
+        blocks = hit.blocks - replica.drop_blocks
+        if blocks > 0:
+            found[position] = Hits(blocks * block_size, min(hit.credit, blocks) * block_size)
+    return found

@@ -46,15 +46,6 @@ def cost_seconds(candidate: Candidate) -> float:
     return candidate.load_seconds + candidate.eviction_seconds + candidate.prefill_seconds
 
 
-def holders(candidates: Sequence[Candidate], hit_tokens: int) -> list[int]:
-    """Positions of the replicas with that hit. O(replicas)."""
-    return [
-        position
-        for position, candidate in enumerate(candidates)
-        if candidate.hit_tokens == hit_tokens
-    ]
-
-
 def exploits(view: View) -> bool:
     """Whether the longest hit covers more of the prompt than it leaves."""
     cached = view.longest_hit_tokens
@@ -71,7 +62,7 @@ class E2:
         candidates = view.candidates
         if not exploits(view):
             return Choice(cheapest(range(len(candidates)), view)[0], "explore")
-        holding = holders(candidates, view.longest_hit_tokens)
+        holding = view.holders
         target, cost = cheapest(holding, view)
         if candidates[target].load_seconds > 0.0 and len(holding) < len(candidates):
             lighter = self._lighter(holding, cost, view)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from preble_plugin.core.policies.e2 import TH_BAL, exploits, holders
+from preble_plugin.core.policies.e2 import TH_BAL, exploits
 from preble_plugin.core.policies.protocol import Candidate, Choice, View, least
 
 IMBALR: Final = 0.8
@@ -36,7 +36,7 @@ class E2Paper:
         candidates = view.candidates
         if not exploits(view):
             return self._explore(view)
-        holding = holders(candidates, view.longest_hit_tokens)
+        holding = view.holders
         target = _least_of(holding, [_cost(candidates[position]) for position in holding], view)
         loads = [candidate.window_load_seconds for candidate in candidates]
         lightest = min(loads)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from preble_plugin.core.policies.e2 import holders
 from preble_plugin.core.policies.protocol import Choice, View, least
 
 IMBALANCE_REQUESTS: Final = 64
@@ -37,7 +36,7 @@ class PrefixAffinity:
         cached = view.longest_hit_tokens
         if cached <= MATCH_RATIO * view.request.prompt_tokens:
             return Choice(least(candidates, queues, view), "least-loaded")
-        holding = holders(candidates, cached)
+        holding = view.holders
         chosen = least(
             [candidates[position] for position in holding],
             [queues[position] for position in holding],

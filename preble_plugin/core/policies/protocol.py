@@ -95,6 +95,11 @@ class View(Protocol):
         """The largest `hit_tokens` among the candidates."""
 
     @property
+    def holders(self) -> Sequence[int]:
+        """Positions of the candidates with the longest hit; all of them where
+        nobody has any. Known without looking at the candidates."""
+
+    @property
     def prefix_hash(self) -> int:
         """A stable hash of the first block that no replica knows, or else of the
         last one, to break ties without herding: prompts that share a template

@@ -65,6 +65,11 @@ class View:
     def longest_hit_tokens(self) -> int:
         return max(candidate.hit_tokens for candidate in self.candidates)
 
+    @property
+    def holders(self) -> Sequence[int]:
+        longest = self.longest_hit_tokens
+        return [i for i, one in enumerate(self.candidates) if one.hit_tokens == longest]
+
 
 def view(prompt_tokens: int, *candidates: Candidate, prefix_hash: int = 7) -> View:
     """A decision on a prompt among these replicas."""
