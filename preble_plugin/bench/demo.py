@@ -24,9 +24,11 @@ from preble_plugin.bench import page, picture
 from preble_plugin.bench.open_loop import Pace
 from preble_plugin.bench.result import Comparison
 from preble_plugin.bench.stage import LOAD, REQUESTS, Plan, Stage
-from preble_plugin.bench.table import caption, render
+from preble_plugin.bench.table import caption, heading, render
 from preble_plugin.bench.tiny_model import make_tiny_model
 from preble_plugin.bench.vllm_server import ServerError
+
+TOLERATED_CORES = 0.25
 
 NEXT_STEPS = """\
 make serve                # the same vLLM with preble on port 8000, until Ctrl-C
@@ -79,9 +81,13 @@ def _show(comparison: Comparison, out: Path) -> None:
     picture.draw(comparison, out / "gain.png")
     page.write(comparison, out / "gain.png", out / "index.html", commands)
     print(f"\n{render(comparison)}\n{caption(comparison)}")
-    late = max(run.figures.p99_late for run in comparison.runs)
-    if late > 0.1:
-        print(f"note: the load generator was {late * 1000:.0f} ms late at p99: a busy machine")
+    for run in comparison.runs:
+        if run.figures.foreign_cores > TOLERATED_CORES:
+            print(
+                f"note: other programs used {run.figures.foreign_cores:.1f} of {os.cpu_count()} "
+                f"cores during round {run.round + 1} of {heading(run.dispatch)!r}: measure again "
+                "on a quieter machine before you believe the ratios"
+            )
     print(f"\npicture  {out / 'gain.png'}\npage     {out / 'index.html'}")
     print(f"\nTo keep it running and look inside:\n\n{commands}")
 

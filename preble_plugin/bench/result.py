@@ -34,6 +34,9 @@ class Figures(msgspec.Struct, frozen=True):
     """Prompt tokens that each replica had to compute: the work."""
     p99_late: float
     """How late the load generator itself was: its own limit, not the server's."""
+    foreign_cores: float
+    """Processor cores that other programs used meanwhile, on average: with much
+    of that, the sides are not comparable."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -93,7 +96,9 @@ class Comparison(msgspec.Struct, frozen=True):
         return sum(run.figures.failed for run in self.runs)
 
 
-def figures(answers: Sequence[Answer], before: Metrics, after: Metrics) -> Figures:
+def figures(
+    answers: Sequence[Answer], before: Metrics, after: Metrics, foreign_cores: float = 0.0
+) -> Figures:
     """Sum up one run from its answers and two readings of the server's metrics.
 
     Raises `RuntimeError` where no call was answered.
@@ -116,6 +121,7 @@ def figures(answers: Sequence[Answer], before: Metrics, after: Metrics) -> Figur
         cached_share=sum(answer.cached_tokens for answer in good) / max(prompt_tokens, 1),
         computed_tokens=_computed(before, after),
         p99_late=float(np.percentile([answer.late_seconds for answer in answers], 99)),
+        foreign_cores=foreign_cores,
     )
 
 

@@ -23,6 +23,7 @@ from typing import Final
 from tqdm import tqdm
 
 from preble_plugin.bench import workload
+from preble_plugin.bench.foreign import ForeignLoad
 from preble_plugin.bench.open_loop import Pace, drive, warm
 from preble_plugin.bench.result import Run, figures
 from preble_plugin.bench.table import OWN, heading
@@ -124,14 +125,14 @@ class Stage:
             if self._load is None:
                 self._load, self.rate = self.plan.load(pace)
             calls = self._load.calls
-            before = server.metrics()
+            before, foreign = server.metrics(), ForeignLoad(server.cpu_seconds)
             text = f"{name}: {len(calls)} requests, {self.rate:g}/s"
             with _bar(text, len(calls)) as show:
                 done = iter(range(1, len(calls) + 1))
                 answers = drive(
                     server.base_url, server.served_name, calls, lambda _: show(next(done))
                 )
-            found = figures(answers, before, server.metrics())
+            found = figures(answers, before, server.metrics(), foreign.cores())
         finally:
             server.stop()
         return Run(dispatch=dispatch, round=number, figures=found, answers=answers)

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Final
 
 import httpx
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 CPU_ENVIRONMENT: Final[Mapping[str, str]] = {
@@ -193,6 +194,18 @@ class VllmServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            deadline = time.monotonic() + grace_seconds
+            while members(process.pid) and time.monotonic() < deadline:
+                time.sleep(0.02)  # they are no children of ours: nobody tells us
+
+    def cpu_seconds(self) -> float:
+        """Processor time that its processes, as they are now, have used."""
+        used = 0.0
+        for process in members(self.pid):
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                used += times.user + times.system
+        return used
 
     def metrics(self) -> Metrics:
         """What /metrics says now. Raises `httpx.HTTPError`."""
@@ -208,6 +221,16 @@ class VllmServer:
         """The last lines it wrote, with the log's path."""
         tail = self.log_text().splitlines()[-lines:]
         return "\n".join([f"--- last lines of {self.log}", *tail])
+
+
+def members(group: int) -> list[psutil.Process]:
+    """The living processes of a process group."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def free_port() -> int:

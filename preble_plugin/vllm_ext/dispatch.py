@@ -150,8 +150,8 @@ class Dispatch:
         self.start_if_running()
         if self._starting is not None and not self._starting.done():
             await asyncio.wait({self._starting}, timeout=self._patience_seconds)
-        if (ranks := hooks.client_ranks(client)) != self._ranks:
-            self._ranks = ranks
+        if hooks.client_size(client) != len(self._ranks):
+            self._ranks = hooks.client_ranks(client)
             self._restate(client)
         facts = hooks.request_facts(request)
         asked = self._core_request(facts)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from preble_plugin.settings import SettingsError
 from preble_plugin.vllm_ext import hooks
 from preble_plugin.vllm_ext.choice import DpScheduler, choose, split
 
@@ -46,9 +47,16 @@ def create(original: Callable[[], Any], engine_args: Any, usage: Any, headless: 
     hooks.adopt_logger()
     auto = choice.scheduler is DpScheduler.AUTO
     try:
-        prepare(config, choice.settings, auto, headless)
+        warnings = prepare(config, choice.settings, auto, headless)
     except CannotWork as refusal:
         if not auto:
             raise
-        hooks.logger().warning("vLLM's own dispatch is used. %s", refusal)
+        warnings = [f"vLLM's own dispatch is used. {refusal}"]
+    except Exception as fault:
+        if not auto or isinstance(fault, SettingsError):
+            raise
+        warnings = [f"vLLM's own dispatch is used. preble could not start: {fault!r}"]
+    if not hooks.is_child(engine_args):
+        for warning in warnings:
+            hooks.logger().warning(warning)
     return config

@@ -67,8 +67,8 @@ def rust_frontend() -> bool:
 
 
 def wrap_cli_args(add: Callable[[Any], None]) -> None:
-    """`EngineArgs.add_cli_args(parser) -> parser`, a static method: `add` goes
-    first, so that our group is there when vLLM's own are complete.
+    """`EngineArgs.add_cli_args(parser) -> parser`, a static method. `add` is called
+    with the parser that it returns.
 
     `AsyncEngineArgs.add_cli_args` loads plugins and then calls it by its class.
     """
@@ -111,6 +111,12 @@ def wrap_engine_config(create: Callable[[Callable[[], Any], Any, Any, bool], Any
 
     setattr(create_engine_config, _WRAPPED, True)
     engine_args.create_engine_config = create_engine_config
+
+
+def is_child(engine_args: Any) -> bool:
+    """`EngineArgs._api_process_count` and `_api_process_rank`: whether this is one
+    of several API servers, whose parent (rank -1) has said what is to be said."""
+    return bool(engine_args._api_process_count > 1 and engine_args._api_process_rank >= 0)
 
 
 def offline(usage_context: Any) -> bool:
@@ -203,6 +209,11 @@ def client_ranks(client: Any) -> tuple[int, ...]:
     return tuple(int.from_bytes(identity, "little") for identity in client.core_engines)
 
 
+def client_size(client: Any) -> int:
+    """How many engines `MPClient.core_engines` has now."""
+    return len(client.core_engines)
+
+
 def in_flight(client: Any, request_id: str) -> bool:
     """`DPLBAsyncMPClient.reqs_in_flight`: requests sent and not finished."""
     return request_id in client.reqs_in_flight
@@ -273,6 +284,8 @@ def request_facts(request: Any) -> RequestFacts:
 def placed_by_vllm(client: Any, request: Any) -> bool:
     """Requests whose rank is not ours to choose: late-interaction pooling, whose
     query lives in one rank's memory (`vllm/v1/pool/late_interaction.py`)."""
+    if request.pooling_params is None:
+        return False
     from vllm.v1.pool.late_interaction import get_late_interaction_engine_index
 
     index = get_late_interaction_engine_index(request.pooling_params, len(client.core_engines))

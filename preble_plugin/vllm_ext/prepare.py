@@ -39,33 +39,31 @@ _kept: Final[list[SchedulerProcess]] = []
 """What lives as long as this process."""
 
 
-def prepare(config: Any, settings: Settings, auto: bool, headless: bool) -> None:
-    """Check and prepare `config` in place. Raises `CannotWork`, `SettingsError`;
-    nothing is changed then."""
-    warning = check_version(hooks.version(), settings, auto)
+def prepare(config: Any, settings: Settings, auto: bool, headless: bool) -> list[str]:
+    """Check and prepare `config` in place; what to warn of. Raises `CannotWork`,
+    `SettingsError`; nothing is changed then."""
+    warnings = check_version(hooks.version(), settings, auto)
     topology = hooks.topology(config)
     check_engine(topology, hooks.rust_frontend())
     check_policy(settings)
     chooses_ports = hooks.chooses_ports()
     check_events(hooks.events_config(config), chooses_ports)
-    if warning:
-        hooks.logger().warning(warning)
     address, directory, keeper = _meeting_place(topology, settings, headless)
     if hooks.events_config(config) is None:
         if directory is not None:
             endpoints = events.local_endpoints(directory)
         else:
             endpoints = events.network_endpoints(topology.ranks, chooses_ports)
-            hooks.logger().warning(
+            warnings.append(
                 "KV events, which carry prompts, cross the network unauthenticated: fence their "
                 "ports off as docs/security.md says."
             )
         hooks.publish_events(config, *endpoints)
     published = hooks.events_config(config)
-    if headless or topology.api_server < 0 or published is None:
-        return
-    keep(config, Plan(settings, topology, published, address, keeper))
-    replace_client(dispatch_for)
+    if published is not None and topology.api_server >= 0 and not headless:
+        keep(config, Plan(settings, topology, published, address, keeper))
+        replace_client(dispatch_for)
+    return warnings
 
 
 def _meeting_place(

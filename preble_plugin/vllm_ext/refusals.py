@@ -18,24 +18,24 @@ class CannotWork(ValueError):
     """Placement cannot work on this engine; the message says why and what to do."""
 
 
-def check_version(version: str, settings: Settings, auto: bool) -> str | None:
+def check_version(version: str, settings: Settings, auto: bool) -> list[str]:
     """Raise `CannotWork` for a vLLM outside the tested minors.
 
     A newer one passes with `allow_untested` or `auto`; the answer is then a
-    warning. Patch releases of a tested minor are taken as tested.
+    warning of it. Patch releases of a tested minor are taken as tested.
     """
     tested = f"{_dotted(OLDEST_TESTED)} to {_dotted(NEWEST_TESTED)}"
     found = re.match(r"(\d+)\.(\d+)", version)
     minor = (int(found[1]), int(found[2])) if found else None
     if minor is not None and OLDEST_TESTED <= minor <= NEWEST_TESTED:
-        return None
+        return []
     if minor is not None and minor < OLDEST_TESTED:
         raise CannotWork(
             f"--dp-scheduler preble is tested on vLLM {tested} and this is {version}: "
             f"upgrade vLLM, {_INSTEAD}."
         )
     if settings.allow_untested or auto:
-        return f"--dp-scheduler preble is tested on vLLM {tested} and runs untested on {version}."
+        return [f"--dp-scheduler preble is tested on vLLM {tested} and runs untested on {version}."]
     raise CannotWork(
         f"--dp-scheduler preble is tested on vLLM {tested} and this is {version}: upgrade "
         "preble-plugin, accept the risk by "

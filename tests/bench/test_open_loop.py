@@ -32,6 +32,8 @@ class Engine:
                 engine.before_reply()
                 self.send_response(engine.status)
                 self.end_headers()
+                if engine.status != 200:
+                    return
                 tokens = body["max_tokens"] - engine.short_by
                 usage = {
                     "prompt_tokens": 40,

@@ -194,6 +194,23 @@ def test_our_keys_do_not_enter_the_hash(arg_utils: Any, tiny_model: str) -> None
     assert len(hashes) == 1
 
 
+def test_is_child(arg_utils: Any) -> None:
+    args = arg_utils.AsyncEngineArgs.__new__(arg_utils.AsyncEngineArgs)
+    for count, rank, child in ((1, 0, False), (2, -1, False), (2, 0, True), (2, 1, True)):
+        args._api_process_count, args._api_process_rank = count, rank
+        assert hooks.is_child(args) == child
+    defaults = arg_utils.EngineArgs
+    assert (defaults._api_process_count, defaults._api_process_rank) == (1, 0)
+
+
+def test_the_parent_of_several_api_servers_has_rank_minus_one() -> None:
+    from vllm.entrypoints.cli import serve
+
+    text = source(serve.run_multi_api_server)
+    assert "engine_args._api_process_count = num_api_servers" in text
+    assert "engine_args._api_process_rank = -1" in text
+
+
 def test_offline() -> None:
     from vllm.usage.usage_lib import UsageContext
 
@@ -356,6 +373,7 @@ def test_client_ranks(core_client: Any) -> None:
     assert 'rank.to_bytes(2, "little") for rank in self.engine_ranks_managed' in text
     client = SimpleNamespace(core_engines=[(259).to_bytes(2, "little")])
     assert hooks.client_ranks(client) == (259,)
+    assert hooks.client_size(client) == 1
 
 
 def test_in_flight(core_client: Any) -> None:

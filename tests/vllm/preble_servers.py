@@ -35,8 +35,7 @@ from preble_plugin.service.admin import (
     ask,
 )
 from preble_plugin.service.run_dir import ADMIN_SOCKET, living_servers
-from tests.engines import TINY_MODEL, Serving
-from tests.vllm.lora_adapter import make_adapter
+from tests.engines import Serving
 
 
 def _run_dir() -> Path:
@@ -57,27 +56,27 @@ _Result = TypeVar("_Result")
 
 
 def _yaml() -> str:
-    """The way in by `--config`, with one API server and LoRA."""
+    """The way in by `--config`, with one API server."""
     path = RUN_DIR / "serve.yaml"
-    adapter = make_adapter(RUN_DIR / "french", seed=1)
     path.write_text(
-        "dp-scheduler: preble\n"
-        "dp-scheduler-config:\n  receipts: 5000\n"
-        "api-server-count: 1\n"
-        "enable-lora: true\n"
-        "enable-prompt-embeds: true\n"
-        f"lora-modules: french={adapter}\n"
+        "dp-scheduler: preble\ndp-scheduler-config:\n  receipts: 5000\napi-server-count: 1\n"
     )
     return str(path)
 
 
 TWO = Serving(flags=("--dp-scheduler", "preble", *SMALL_CACHE), environment=_ENVIRONMENT)
 """vLLM's default: as many API servers as ranks, and so a scheduler process."""
-ONE = Serving(
-    flags=("--config", _yaml(), *SMALL_CACHE),
+ONE = Serving(flags=("--config", _yaml(), *SMALL_CACHE), environment=_ENVIRONMENT)
+"""One API server with the scheduler in it, chosen in a YAML file."""
+LORA = Serving(
+    flags=(
+        *("--dp-scheduler", "auto", "--api-server-count", "1", "--enable-lora"),
+        *("--lora-modules", f"french={RUN_DIR / 'french'}"),
+    ),
     environment=(*_ENVIRONMENT, ("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")),
 )
-"""One API server with the scheduler in it, chosen in a YAML file."""
+"""Adapters that may come and go, which vLLM allows with one API server only. Not
+among the others: with LoRA on a CPU, `prompt_logprobs` in a batch ends vLLM 0.32."""
 OWN = Serving(
     flags=("--dp-scheduler", "default", *SMALL_CACHE),
     environment=(*_ENVIRONMENT, ("PREBLE_DP_SCHEDULER", "preble")),
@@ -243,7 +242,3 @@ def mixed_requests(seed: int, count: int) -> list[dict[str, Any]]:
             body["prompt_logprobs"] = 0
         made.append(body)
     return made
-
-
-def tiny_model() -> Path:
-    return TINY_MODEL

@@ -122,6 +122,21 @@ def test_an_offline_engine_is_left_alone(monkeypatch: pytest.MonkeyPatch, told: 
     ]
 
 
+def test_a_fault_of_ours_at_start_up_is_left_to_vllm_under_auto(
+    monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    def broken(_: object) -> bool:
+        raise RuntimeError("no topology")
+
+    monkeypatch.setattr(hooks, "topology", broken)
+    assert plan_of(serve_config("--dp-scheduler", "auto")) is None
+    assert told == [
+        "vLLM's own dispatch is used. preble could not start: RuntimeError('no topology')"
+    ]
+    with pytest.raises(RuntimeError, match="no topology"):
+        serve_config(*PREBLE)
+
+
 def test_the_plan_goes_with_its_configuration() -> None:
     config = serve_config(*PREBLE)
     key = id(config)
@@ -210,6 +225,16 @@ def test_the_parent_starts_one_scheduler_process_and_its_children_find_it() -> N
     finally:
         while prepare._kept:
             prepare._kept.pop().stop()
+
+
+def test_only_the_parent_of_several_api_servers_warns(told: list[str]) -> None:
+    args = engine_args("--dp-scheduler", "auto", "--no-enable-prefix-caching")
+    args._api_process_count, args._api_process_rank = 2, -1
+    args.create_engine_config()
+    assert len(told) == 1
+    for args._api_process_rank in (0, 1):
+        args.create_engine_config()
+    assert len(told) == 1
 
 
 def test_the_scheduler_process_ends_with_a_parent_that_is_killed() -> None:

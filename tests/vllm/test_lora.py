@@ -7,9 +7,14 @@ import pytest
 from preble_plugin.bench.vllm_server import VllmServer
 from tests.engines import serving
 from tests.vllm.lora_adapter import make_adapter
-from tests.vllm.preble_servers import ONE, RUN_DIR, Client, Scheduler, cached_tokens, tokens
+from tests.vllm.preble_servers import LORA, RUN_DIR, Client, Scheduler, cached_tokens, tokens
 
-pytestmark = [pytest.mark.vllm, serving(ONE)]
+pytestmark = [pytest.mark.vllm, serving(LORA)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def french() -> None:
+    make_adapter(RUN_DIR / "french", seed=1)
 
 
 def test_an_adapter_does_not_share_the_models_cache(server: VllmServer) -> None:

@@ -57,6 +57,7 @@ def test_predictions_equal_the_engines_own_numbers(client: Client, scheduler: Sc
         said += cached_tokens(client.complete(**body))
         scheduler.settled()
     audit = Audit(before, scheduler.settled())
+    print(audit)
     assert audit.requests >= 500
     assert audit.exact >= 0.99 * audit.requests, audit
     assert audit.actual >= said > 100_000
@@ -73,6 +74,7 @@ def test_predictions_hold_under_parallel_streams(client: Client, scheduler: Sche
 
     in_parallel(16, stream)
     audit = Audit(before, scheduler.settled())
+    print(audit)
     assert audit.requests >= 192
     assert math.isclose(audit.predicted, audit.actual, rel_tol=0.05), audit
 
