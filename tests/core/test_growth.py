@@ -28,7 +28,7 @@ def test_a_million_operations_without_growth():
         now += 0.05
         which = choose.randrange(60)
         length = choose.randrange(1, 40)
-        tokens = documents[which][: length * BLOCK] + [choose.randrange(1000)]
+        tokens = [*documents[which][: length * BLOCK], choose.randrange(1000)]
         request_id = str(step)
         keys = made.hasher.prompt_keys(tokens)
         placed = made.place(Request(request_id, keys, len(tokens)), now)

@@ -278,5 +278,6 @@ def test_room_is_made_where_it_costs_least():
     (receipt,) = made.explain("new")
     assert placed.replica == 1
     kept, let_go = receipt.candidates
-    assert kept.eviction_seconds is not None and kept.eviction_seconds > 0
+    assert kept.eviction_seconds is not None
+    assert kept.eviction_seconds > 0
     assert let_go.eviction_seconds == 0
