@@ -48,6 +48,13 @@ class Bookings:
     def __len__(self) -> int:
         return len(self._in_flight)
 
+    def withdraw(self, request_id: str, now: float) -> None:
+        """Take back what is booked of a request, but for what is expected of it. O(1)."""
+        earlier = self._in_flight.pop(request_id, None)
+        if earlier is not None:
+            earlier.replica.tokens_in_flight -= earlier.prompt_tokens
+            earlier.replica.load.drop(request_id, now)
+
     def add(
         self,
         request: Request,
@@ -58,15 +65,10 @@ class Bookings:
         now: float,
         started: bool = False,
     ) -> None:
-        """Book a request whose prompt is `path`; one that is booked already moves.
-        `started` says that it has had its first token; `candidates` makes the
+        """Book a request whose prompt is `path`, withdrawn before the tree was walked
+        for it. `started` says that it has had its first token; `candidates` makes the
         receipt's. O(path)."""
         request_id = request.request_id
-        earlier = self._in_flight.pop(request_id, None)
-        if earlier is not None:
-            earlier.replica.tokens_in_flight -= earlier.prompt_tokens
-            earlier.replica.load.drop(request_id, now)
-            earlier.replica.expectations.end(request_id)
         replica = chosen.source
         for node in path:
             count_use(node, replica.column, now, self._window_seconds)

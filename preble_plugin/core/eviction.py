@@ -44,6 +44,7 @@ class EvictionPrice:
         self._seconds: list[float] = []
         self._stale = True
         self._more = False
+        self._cut = False
 
     def changed(self) -> None:
         """The cache, or the order of its use, is no longer what it was. O(1)."""
@@ -62,7 +63,9 @@ class EvictionPrice:
         if place < len(self._blocks):
             lost = self._seconds[place]
         else:
-            lost = self._seconds[-1] * blocks / self._blocks[-1]
+            lost = self._seconds[-1]
+            if self._cut:
+                lost *= blocks / self._blocks[-1]
         return lost / requests_in_window
 
     def _sum(self, blocks: int, now: float) -> None:
@@ -80,5 +83,6 @@ class EvictionPrice:
             self._seconds.append(lost)
             if freed >= blocks or len(self._blocks) >= VICTIM_RUNS:
                 break
+        self._cut = len(self._blocks) >= VICTIM_RUNS
         self._more = 0 < len(self._blocks) < VICTIM_RUNS and freed >= blocks
         self._stale = False

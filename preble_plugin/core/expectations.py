@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import Final, TypeAlias
+from typing import Final
 
 from preble_plugin.core.node import Node
 from preble_plugin.core.prefix_tree import PrefixTree
@@ -30,10 +30,10 @@ KEPT_REQUESTS: Final = 8_192
 class Expectations:
     """The expectations of one replica, in its main column."""
 
-    def __init__(self, tree: PrefixTree, column: int, due: Due) -> None:
+    def __init__(self, tree: PrefixTree, column: int, awaited: Awaited) -> None:
         self._tree = tree
         self._column = column
-        self._due = due
+        self._awaited = awaited
         self._leaves: dict[str, Node] = {}
         self._kept: OrderedDict[str, None] = OrderedDict()
 
@@ -42,6 +42,7 @@ class Expectations:
         if path:
             self._tree.expect(path, self._column, request_id)
             self._leaves[request_id] = path[-1]
+            self._awaited.by_request[request_id] = self
 
     def leaf(self, request_id: str) -> Node | None:
         """The last node of a request's prompt, where its blocks are now. O(1)."""
@@ -51,7 +52,8 @@ class Expectations:
     def finish(self, request_id: str, now: float) -> None:
         """The request finished, and its replica's events can be trusted. O(1)."""
         if request_id in self._leaves:
-            self._due.append((now + GRACE_SECONDS, self, request_id))
+            due = (now + GRACE_SECONDS, self, request_id, self._leaves[request_id])
+            self._awaited.due.append(due)
 
     def keep(self, request_id: str, capacity_blocks: int | None) -> None:
         """The request finished, and its replica's events cannot be trusted.
@@ -75,8 +77,14 @@ class Expectations:
         """Nothing more is expected of a request. O(path)."""
         leaf = self._leaves.pop(request_id, None)
         if leaf is not None:
+            del self._awaited.by_request[request_id]
             self._kept.pop(request_id, None)
             self._tree.unexpect(leaf, self._column, request_id)
+
+    def expire(self, request_id: str, leaf: Node) -> None:
+        """`end`, unless the id stands for another prompt by now."""
+        if self._leaves.get(request_id) is leaf:
+            self.end(request_id)
 
     def close(self) -> None:
         """End everything."""
@@ -84,12 +92,23 @@ class Expectations:
             self.end(request_id)
 
 
-Due: TypeAlias = deque[tuple[float, Expectations, str]]
-"""What ends by itself, of all replicas, in order of time."""
+class Awaited:
+    """The expectations of all replicas together. A request has them on one."""
 
+    def __init__(self) -> None:
+        self.by_request: dict[str, Expectations] = {}
+        self.due: deque[tuple[float, Expectations, str, Node]] = deque()
+        """What ends by itself, in order of time."""
 
-def expire(due: Due, now: float) -> None:
-    """End what is due. O(1) where nothing is."""
-    while due and due[0][0] <= now:
-        _, expectations, request_id = due.popleft()
-        expectations.end(request_id)
+    def expire(self, now: float) -> None:
+        """End what is due. O(1) where nothing is."""
+        due = self.due
+        while due and due[0][0] <= now:
+            _, expectations, request_id, leaf = due.popleft()
+            expectations.expire(request_id, leaf)
+
+    def end(self, request_id: str) -> None:
+        """End what is expected of a request, on whichever replica. O(path)."""
+        expectations = self.by_request.get(request_id)
+        if expectations is not None:
+            expectations.end(request_id)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from preble_plugin.core.events import Attention
 from preble_plugin.core.match import Match
-from preble_plugin.core.residency import Layer, Residency
+from preble_plugin.core.residency import GPU, Layer, Residency
 
 
 class Hit(NamedTuple):
@@ -44,8 +44,13 @@ def _over_layers(residency: Residency, match: Match, limit: int) -> Hit:
     main = match.bitmap(residency.column, expected=True)
     groups: dict[int, list[tuple[Layer, int]]] = defaultdict(list)
     groups[residency.main.group].append((residency.main, main))
+    # What was dispatched will be stored by every group on the GPU.
+    awaited = main & ~match.bitmap(residency.column, expected=False)
     for layer in residency.layers.values():
-        groups[layer.group].append((layer, match.bitmap(layer.column, expected=False)))
+        bitmap = match.bitmap(layer.column, expected=False)
+        if layer.medium == GPU:
+            bitmap |= awaited
+        groups[layer.group].append((layer, bitmap))
 
     unions: list[tuple[Layer, int]] = []
     for layers in groups.values():
@@ -75,11 +80,13 @@ def _fit(layer: Layer, held: int, limit: int) -> int:
     """The largest length up to `limit` blocks at which a group holds what it needs."""
     if layer.attention is Attention.FULL:
         return min((~held & (held + 1)).bit_length() - 1, limit)
-    window = 1 if layer.attention is Attention.MAMBA else layer.window_blocks
-    # Bit i of `runs` says that the `window` blocks up to block i are all held;
-    # near the start a shorter run is enough.
-    runs = held
-    for back in range(1, window):
-        runs &= held << back | (1 << back) - 1
+    window = 1 if layer.attention is Attention.MAMBA else min(layer.window_blocks, limit)
+    # Bit i of `runs` says that the `length` blocks up to block i are all held;
+    # near the start a shorter run is enough. Doubled until it is the window.
+    runs, length = held, 1
+    while length < window:
+        step = min(length, window - length)
+        runs &= runs << step | (1 << step) - 1
+        length += step
     runs &= (1 << limit) - 1
     return runs.bit_length()

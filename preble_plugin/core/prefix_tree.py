@@ -34,7 +34,7 @@ class PrefixTree(TreeShape):
         self.held: dict[int, OrderedDict[Node, None]] = {}
         """By column, the nodes of which it holds a block, least recently used first."""
         self.expected_blocks: dict[int, int] = {}
-        """By column, the blocks of the nodes it expects."""
+        """By column, the blocks that it expects and does not hold."""
 
     # -- columns ---------------------------------------------------------------
 
@@ -50,8 +50,10 @@ class PrefixTree(TreeShape):
         return column
 
     def remove_column(self, column: int) -> None:
-        """Forget a column. Its expectations must have ended. O(its nodes)."""
+        """Forget a column. Its expectations must have ended. O(nodes)."""
         self.clear(column)
+        for node in self.walk():
+            node.uses.pop(column, None)
         del self.held[column]
         del self.expected_blocks[column]
         self._free_columns.append(column)
@@ -63,7 +65,9 @@ class PrefixTree(TreeShape):
         self.held[column].clear()
         for node in nodes:
             node.holders &= ~bit
-            node.partial.pop(column, None)
+            bitmap = node.partial.pop(column, 0)
+            if node.expected & bit:
+                self.expected_blocks[column] += bitmap.bit_count()
         for node in nodes:
             self._tidy(node)
 
@@ -150,6 +154,8 @@ class PrefixTree(TreeShape):
             run = min(len(node.ids) - offset, count - position)
             asked = ((1 << run) - 1) << offset
             had = asked if node.holders & bit else node.partial.get(column, 0)
+            if node.expected & bit:
+                self.expected_blocks[column] -= (asked & ~had).bit_count()
             if had & asked:
                 before.update(
                     block
@@ -187,7 +193,10 @@ class PrefixTree(TreeShape):
             node.holders &= ~bit
             bitmap = (1 << len(node.ids)) - 1 ^ 1 << offset
         else:
-            bitmap = node.partial.get(column, 0) & ~(1 << offset)
+            had = node.partial.get(column, 0)
+            bitmap = had & ~(1 << offset)
+            if node.expected & bit and bitmap != had:
+                self.expected_blocks[column] += 1
         if bitmap:
             node.partial[column] = bitmap
             return
@@ -214,30 +223,31 @@ class PrefixTree(TreeShape):
                 if waiting is None:
                     node.expecting[column] = {request_id}
                     node.expected |= bit
-                    self.expected_blocks[column] += len(node.ids)
+                    self.expected_blocks[column] += len(node.ids) - node.holds(column).bit_count()
                 else:
                     waiting.add(request_id)
 
     def unexpect(self, leaf: Node, column: int, request_id: str) -> None:
-        """End a request's expectations on the path to `leaf`. O(path)."""
+        """End a request's expectations on the path to `leaf`, and merge what stands
+        alike there. O(path)."""
         node: Node | None = self.settle(leaf)
-        emptied: list[Node] = []
+        path: list[Node] = []
         while node is not None:
             waiting = node.expecting.get(column)
             if waiting is not None and request_id in waiting:
                 waiting.discard(request_id)
                 if not waiting:
                     self._stop_expecting(node, column)
-                    emptied.append(node)
+            path.append(node)
             node = node.parent
-        for node in emptied:
+        for node in path:
             if node.forward is None:
                 self._tidy(node)
 
     def _stop_expecting(self, node: Node, column: int) -> None:
         if node.expecting.pop(column, None) is not None:
             node.expected &= ~(1 << column)
-            self.expected_blocks[column] -= len(node.ids)
+            self.expected_blocks[column] -= len(node.ids) - node.holds(column).bit_count()
 
     # -- told by the shape ---------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from preble_plugin.core.block_keys import BlockHasher
 from preble_plugin.core.eviction import EvictionPrice
-from preble_plugin.core.expectations import Due, Expectations
+from preble_plugin.core.expectations import Awaited, Expectations
 from preble_plugin.core.load import ReplicaLoad
 from preble_plugin.core.output_lengths import OutputLengths
 from preble_plugin.core.prefix_tree import PrefixTree
@@ -24,7 +24,7 @@ class Replica:
         tree: PrefixTree,
         hasher: BlockHasher,
         fleet: TimeModel,
-        due: Due,
+        awaited: Awaited,
         *,
         window_seconds: float,
         max_tree_blocks: int,
@@ -35,7 +35,7 @@ class Replica:
         self._block_size = hasher.block_size
         self.residency = Residency(tree, hasher, max_tree_blocks)
         self.column = self.residency.column
-        self.expectations = Expectations(tree, self.column, due)
+        self.expectations = Expectations(tree, self.column, awaited)
         self.model = TimeModel(fleet)
         self.load = ReplicaLoad(self.model, window_seconds)
         self.output_lengths = OutputLengths()

@@ -15,7 +15,7 @@ Cost per block: one dict operation, and one bitmap operation per run of blocks.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
@@ -26,7 +26,7 @@ from preble_plugin.core.prefix_tree import PrefixTree
 _Key = TypeVar("_Key", EngineHash, int)
 
 ASIDE_STORES: Final = 4096
-"""Stores with an unknown parent kept per replica; the oldest gives way."""
+"""Stores with an unknown parent kept per replica; the oldest give way."""
 
 GPU: Final = "GPU"
 _CREDITS: Final = {GPU: 1.0, "CPU": 0.75, "CPU_PINNED": 0.75}
@@ -37,11 +37,11 @@ class Layer:
     """The blocks of one attention group in one medium, in a column of the tree."""
 
     __slots__ = (
-        "aliases",
         "attention",
         "column",
         "credit",
         "group",
+        "medium",
         "more_copies",
         "unplaced",
         "window_blocks",
@@ -52,34 +52,32 @@ class Layer:
     ) -> None:
         self.column = column
         self.group = group
+        self.medium = medium
         self.attention = attention
         self.window_blocks = window_blocks
         """Blocks that must be held before a hit's end; 0 for full attention."""
         self.credit = _CREDITS.get(medium, _OTHER_CREDIT)
         """Share of a block's prefill that a hit here saves: a fetch from a slower
         medium costs the rest (the credits that NVIDIA Dynamo's router uses)."""
-        self.more_copies: Counter[EngineHash] = Counter()
-        """Copies beyond the first."""
-        self.aliases: Counter[int] = Counter()
-        """Hashes beyond the first that name the same block (an engine may hash
-        what its events leave out, such as a LoRA's path)."""
+        self.more_copies: Counter[int] = Counter()
+        """Copies of a block beyond the first, under whatever hash."""
         self.unplaced: Counter[EngineHash] = Counter()
         """Copies of hashes whose place in the tree is not known."""
 
     def clear(self) -> None:
         """Hold nothing."""
         self.more_copies.clear()
-        self.aliases.clear()
         self.unplaced.clear()
 
 
 class _Aside:
     """A store that waits for its parent, and what was removed of it meanwhile."""
 
-    __slots__ = ("removed", "store")
+    __slots__ = ("layer", "removed", "store")
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, layer: Layer) -> None:
         self.store = store
+        self.layer = layer
         self.removed: list[EngineHash] = []
 
 
@@ -98,10 +96,15 @@ class Residency:
         """Layers other than the main one."""
         self.ids: dict[EngineHash, int] = {}
         """Block ids by engine hash, for all layers."""
-        self._aside: OrderedDict[EngineHash, list[_Aside]] = OrderedDict()
+        self._names: dict[int, set[EngineHash]] = {}
+        """Hashes of blocks with more than one (an engine may hash what its events
+        leave out, such as a LoRA's path): those after the first, and the first
+        once a copy of it is removed."""
+        self._aside: OrderedDict[EngineHash, deque[_Aside]] = OrderedDict()
         """Stores that wait, by the parent they wait for."""
-        self._aside_of: dict[EngineHash, _Aside] = {}
-        """The waiting store that names a hash."""
+        self._asides = 0
+        self._aside_of: dict[tuple[int, EngineHash], list[_Aside]] = {}
+        """The waiting stores that name a hash, by column and hash."""
         self.copies = 0
         """Blocks of full attention held on the GPU, copies counted."""
         self.skipped: Counter[str] = Counter()
@@ -126,6 +129,8 @@ class Residency:
         self.ids.clear()
         self._aside.clear()
         self._aside_of.clear()
+        self._asides = 0
+        self._names.clear()
         self.copies = 0
 
     def close(self) -> None:
@@ -143,19 +148,26 @@ class Residency:
         blocks = self._tree.chain(parent, keys, layer.column)
         before = self._tree.hold(layer.column, blocks)
         ids = self.ids
-        if not before and not any(map(ids.__contains__, hashes)):
+        if not before and not self.layers and not any(map(ids.__contains__, hashes)):
             ids.update(zip(hashes, blocks, strict=True))
         else:
             for engine_hash, block in zip(hashes, blocks, strict=True):
                 had = ids.get(engine_hash)
                 if had is None:
                     ids[engine_hash] = block
+                    if block in before or self._held_elsewhere(layer, block):
+                        self._names.setdefault(block, set()).add(engine_hash)
                     if block in before:
-                        layer.aliases[block] += 1
+                        layer.more_copies[block] += 1
                 elif had != block:
+                    # The engine calls it the same: a copy of what it named so first.
                     self.skipped["hash_moved"] += 1
+                    if block not in before:
+                        self._tree.release(layer.column, block)
+                    if self._tree.hold(layer.column, [had]):
+                        layer.more_copies[had] += 1
                 elif block in before:
-                    layer.more_copies[engine_hash] += 1
+                    layer.more_copies[block] += 1
         if layer is self.main:
             self.copies += len(hashes)
         for other in self.layers.values():
@@ -175,7 +187,7 @@ class Residency:
                         if self._store_one(aside.store):
                             ready.append(aside.store)
                             for removed in aside.removed:
-                                self._remove(_remove_of(aside.store, removed))
+                                self._remove_one(aside.layer, removed)
         return applied
 
     def _store_one(self, event: Store) -> bool:
@@ -194,7 +206,7 @@ class Residency:
         if event.parent is not None:
             parent = self.ids.get(event.parent)
             if parent is None:
-                self._set_aside(event)
+                self._set_aside(event, layer)
                 return True
         if self._tree.blocks + len(event.hashes) > self._max_tree_blocks:
             return self._skip("tree_full")
@@ -245,15 +257,20 @@ class Residency:
         for parent, edge in zip(parents, edges, strict=True):
             above = runs[parent][-1] if parent >= 0 else None
             runs.append(self._tree.chain(above, edge, layer.column))
+        first: dict[int, EngineHash] = {}
         for engine_hash, run, offset in places:
             block = runs[run][offset]
-            if self.ids.setdefault(engine_hash, block) == block and self._tree.hold(
-                layer.column, [block]
-            ):
-                layer.aliases[block] += 1
-        layer.more_copies.update(dict(more_copies))
+            if self.ids.setdefault(engine_hash, block) == block:
+                if self._tree.hold(layer.column, [block]):
+                    self._names.setdefault(block, {first[block]}).add(engine_hash)
+                else:
+                    first[block] = engine_hash
+        for engine_hash, count in more_copies:
+            named = self.ids.get(engine_hash)
+            if count > 0 and named is not None and self._tree.holds(layer.column, named):
+                layer.more_copies[named] += count
         if layer is self.main:
-            self.copies = len(places) + sum(count for _, count in more_copies)
+            self.copies = len(first) + layer.more_copies.total()
 
     def _place(self, layer: Layer, hashes: Sequence[EngineHash]) -> None:
         """Mark in `layer` those of its unplaced hashes whose block is now known."""
@@ -265,38 +282,44 @@ class Residency:
             if copies and not self._tree.hold(layer.column, [block]):
                 copies -= 1
             if copies:
-                layer.more_copies[engine_hash] += copies
+                layer.more_copies[block] += copies
         while len(layer.unplaced) > ASIDE_STORES:
             del layer.unplaced[next(iter(layer.unplaced))]
             self._skip("unplaced_full")
 
-    def _set_aside(self, event: Store) -> None:
+    def _set_aside(self, event: Store, layer: Layer) -> None:
         assert event.parent is not None
-        aside = _Aside(event)
-        self._aside.setdefault(event.parent, []).append(aside)
+        aside = _Aside(event, layer)
+        self._aside.setdefault(event.parent, deque()).append(aside)
+        self._asides += 1
         for engine_hash in event.hashes:
-            self._aside_of[engine_hash] = aside
-        if len(self._aside) > ASIDE_STORES:
-            _, oldest = self._aside.popitem(last=False)
-            for dropped in oldest:
-                self._leave_aside(dropped)
-                self._skip("unknown_parent")
+            self._aside_of.setdefault((layer.column, engine_hash), []).append(aside)
+        if self._asides > ASIDE_STORES:
+            parent, waiting = next(iter(self._aside.items()))
+            self._leave_aside(waiting.popleft())
+            if not waiting:
+                del self._aside[parent]
+            self._skip("unknown_parent")
 
     def _leave_aside(self, aside: _Aside) -> None:
+        self._asides -= 1
         for engine_hash in aside.store.hashes:
-            if self._aside_of.get(engine_hash) is aside:
-                del self._aside_of[engine_hash]
+            key = (aside.layer.column, engine_hash)
+            waiting = self._aside_of.get(key)
+            if waiting is not None and aside in waiting:
+                waiting.remove(aside)
+                if not waiting:
+                    del self._aside_of[key]
 
     # -- removals --------------------------------------------------------------------
 
     def _remove(self, event: Remove) -> bool:
-        if event.medium == GPU and event.group == self.main.group:
-            layer = self.main
-        else:
-            named = self.layers.get((event.group, event.medium))
-            if named is None:
-                return self._skip("unknown_hash")
-            layer = named
+        named = self.layers.get((event.group, event.medium))
+        if named is None and (event.group, event.medium) == (self.main.group, GPU):
+            named = self.main
+        if named is None:
+            return self._skip("unknown_hash")
+        layer = named
         known = True
         for engine_hash in event.hashes:
             known &= self._remove_one(layer, engine_hash)
@@ -308,27 +331,34 @@ class Residency:
             if layer.unplaced.get(engine_hash):
                 _drop_one(layer.unplaced, engine_hash)
                 return True
-            aside = self._aside_of.get(engine_hash)
-            if aside is None:
+            key = (layer.column, engine_hash)
+            waiting = self._aside_of.get(key)
+            if waiting is None:
                 return self._skip("unknown_hash")
-            aside.removed.append(engine_hash)
+            waiting.pop().removed.append(engine_hash)
+            if not waiting:
+                del self._aside_of[key]
             return True
         if layer is self.main:
             self.copies -= 1
-        if layer.more_copies.get(engine_hash):
-            _drop_one(layer.more_copies, engine_hash)
+        if block in self._names:
+            self._names[block].add(engine_hash)
+        if layer.more_copies.get(block):
+            _drop_one(layer.more_copies, block)
             return True
-        if layer.aliases.get(block):
-            _drop_one(layer.aliases, block)
+        if not self._held_elsewhere(layer, block):
             del self.ids[engine_hash]
-            return True
-        if not self.layers or not any(
-            other is not layer and self._tree.holds(other.column, block)
-            for other in (self.main, *self.layers.values())
-        ):
-            del self.ids[engine_hash]
+            for name in self._names.pop(block, ()):
+                self.ids.pop(name, None)
         self._tree.release(layer.column, block)
         return True
+
+    def _held_elsewhere(self, layer: Layer, block: int) -> bool:
+        """Whether a layer other than `layer` holds a block. O(layers)."""
+        return bool(self.layers) and any(
+            other is not layer and self._tree.holds(other.column, block)
+            for other in (self.main, *self.layers.values())
+        )
 
     def _skip(self, cause: str) -> bool:
         self.skipped[cause] += 1
@@ -339,7 +369,3 @@ def _drop_one(counts: Counter[_Key], key: _Key) -> None:
     counts[key] -= 1
     if not counts[key]:
         del counts[key]
-
-
-def _remove_of(store: Store, engine_hash: EngineHash) -> Remove:
-    return Remove([engine_hash], store.group, store.medium)

@@ -13,13 +13,12 @@ goes out but return values. Not thread-safe.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 
 from preble_plugin.core.block_keys import KEY_BYTES, BlockHasher
 from preble_plugin.core.bookings import Bookings
 from preble_plugin.core.events import CacheEvent
-from preble_plugin.core.expectations import Due, expire
+from preble_plugin.core.expectations import Awaited
 from preble_plugin.core.match import Match
 from preble_plugin.core.policies.registry import load_policy
 from preble_plugin.core.prefix_tree import PrefixTree
@@ -60,7 +59,7 @@ class Scheduler:
         self._max_tree_blocks = max_tree_blocks
         self._tree = PrefixTree()
         self._common_model = TimeModel()
-        self._due: Due = deque()
+        self._awaited = Awaited()
         self._replicas: dict[ReplicaId, Replica] = {}
         self._fleet = Fleet()
         self._columns = 0
@@ -94,7 +93,7 @@ class Scheduler:
                 self._tree,
                 self.hasher,
                 self._common_model,
-                self._due,
+                self._awaited,
                 window_seconds=self._window_seconds,
                 max_tree_blocks=self._max_tree_blocks,
             )
@@ -139,7 +138,7 @@ class Scheduler:
         fixed = request.fixed_replica
         if fixed is not None and fixed not in self._replicas:
             raise NoReplicaError(f"replica {fixed!r} is not among {list(self._replicas)}")
-        expire(self._due, now)
+        self._withdraw(request.request_id, now)
         match = self._tree.match(request.keys, self._columns)
         view = PlacementView(request, self._fleet, match, self.block_size, now)
         if fixed is not None:
@@ -161,7 +160,7 @@ class Scheduler:
         """
         if replica not in self._replicas:
             return
-        expire(self._due, now)
+        self._withdraw(request.request_id, now)
         match = self._tree.match(request.keys, self._columns)
         view = PlacementView(request, self._fleet, match, self.block_size, now)
         chosen = view.candidates[self.replicas.index(replica)]
@@ -240,6 +239,13 @@ class Scheduler:
         )
 
     # -- bookkeeping ---------------------------------------------------------------
+
+    def _withdraw(self, request_id: str, now: float) -> None:
+        """End what ends by itself, and all that an earlier request of this id left.
+        Comes before the tree is walked: ending expectations frees and merges nodes."""
+        self._awaited.expire(now)
+        self._bookings.withdraw(request_id, now)
+        self._awaited.end(request_id)
 
     def _book(
         self,

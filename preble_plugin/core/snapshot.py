@@ -69,11 +69,13 @@ class ResidencyCapture:
         runs: list[_Run],
         ids: dict[EngineHash, int],
         layers: list[_LayerRecord],
+        more_copies: list[dict[int, int]],
     ) -> None:
         self._hasher = hasher
         self._runs = runs
         self._ids = ids
         self._layers = layers
+        self._more_copies = more_copies
 
     def encode(self) -> bytes:
         """As msgpack. O(blocks); safe in another thread."""
@@ -86,8 +88,12 @@ class ResidencyCapture:
             if found is None:
                 continue
             number, offset = found
-            for layer, bitmap in zip(self._layers, self._runs[number].bitmaps, strict=True):
+            for layer, bitmap, more in zip(
+                self._layers, self._runs[number].bitmaps, self._more_copies, strict=True
+            ):
                 if bitmap >> offset & 1:
+                    if count := more.pop(block, 0):
+                        layer.more_copies.append((engine_hash, count))
                     layer.hashes.append(engine_hash)
                     layer.nodes.append(number)
                     layer.offsets.append(offset)
@@ -136,12 +142,13 @@ def capture(tree: PrefixTree, residency: Residency) -> ResidencyCapture:
             [],
             [],
             [],
-            list(layer.more_copies.items()),
+            [],
             layer is residency.main,
         )
         for (group, medium), layer in named
     ]
-    return ResidencyCapture(residency.hasher, runs, dict(residency.ids), records)
+    more_copies = [dict(layer.more_copies) for _, layer in named]
+    return ResidencyCapture(residency.hasher, runs, dict(residency.ids), records, more_copies)
 
 
 def restore(residency: Residency, snapshot: bytes) -> None:
@@ -184,6 +191,15 @@ def _check(record: _Record) -> None:
     for number, (parent, edge) in enumerate(zip(record.parents, record.edges, strict=True)):
         if not -1 <= parent < number or not edge or len(edge) % KEY_BYTES:
             raise ValueError(f"a damaged snapshot: run {number}")
+    begun = {
+        (parent, edge[:KEY_BYTES])
+        for parent, edge in zip(record.parents, record.edges, strict=True)
+    }
+    if len(begun) != len(record.edges):
+        raise ValueError("a damaged snapshot: runs that begin alike")
+    held = {node for layer in record.layers for node in layer.nodes}
+    if not held.issuperset(set(range(len(record.edges))).difference(record.parents)):
+        raise ValueError("a damaged snapshot: a run that nobody holds")
     for layer in record.layers:
         if not len(layer.hashes) == len(layer.nodes) == len(layer.offsets):
             raise ValueError("a damaged snapshot: blocks without a place")

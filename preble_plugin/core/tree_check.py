@@ -40,7 +40,7 @@ def check_tree(tree: PrefixTree) -> None:
             assert requests, "an expectation of nobody"
             assert not node.holders >> column & 1, "expected though held"
             mask |= 1 << column
-            expected[column] += length
+            expected[column] += length - node.holds(column).bit_count()
         assert mask == node.expected, "expected mask and sets differ"
         assert node.needed, "a node that nobody needs"
     assert nodes == tree.nodes, "node count"
@@ -56,10 +56,13 @@ def check_residency(tree: PrefixTree, residency: Residency) -> None:
         in_tree = sum(node.holds(layer.column).bit_count() for node in tree.held[layer.column])
         in_maps = {block for block in residency.ids.values() if tree.holds(layer.column, block)}
         assert len(in_maps) == in_tree, "blocks held and hashes known differ"
-        for engine_hash, count in layer.more_copies.items():
+        for block, count in layer.more_copies.items():
             assert count > 0, "a copy count of zero"
-            assert tree.holds(layer.column, residency.ids[engine_hash]), "copies of nothing"
+            assert tree.holds(layer.column, block), "copies of nothing"
+    layers = (residency.main, *residency.layers.values())
+    for block in residency.ids.values():
+        assert any(tree.holds(layer.column, block) for layer in layers), "a hash of nothing"
     main = residency.main
     blocks = sum(node.holds(main.column).bit_count() for node in tree.held[main.column])
-    copies = blocks + sum(main.more_copies.values()) + sum(main.aliases.values())
+    copies = blocks + main.more_copies.total()
     assert residency.copies == copies, "copy count"

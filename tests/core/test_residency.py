@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from builders import BLOCK, hashes, prompt, store
 
@@ -91,6 +93,38 @@ def test_stores_that_wait_for_ever_are_bounded_and_counted():
     assert cache.tree.blocks == 0
 
 
+def test_stores_that_wait_under_one_parent_are_bounded_too():
+    cache = Cache()
+    for orphan in range(ASIDE_STORES + 10):
+        cache.residency.apply(Store([2 * orphan], -1, prompt(orphan, 1), BLOCK))
+    assert cache.residency.skipped["unknown_parent"] == 10
+
+
+def test_a_hash_that_moves_is_a_copy_of_what_it_named_first():
+    cache, first, second = Cache(), prompt(1, 1), prompt(2, 1)
+    cache.apply(Store([5], None, first, BLOCK), Store([5], None, second, BLOCK))
+    assert (cache.hit(first), cache.hit(second)) == (1, 0)
+    cache.apply(Remove([5]), Remove([5]))
+    assert (cache.hit(first), cache.tree.blocks, cache.residency.copies) == (0, 0, 0)
+
+
+def test_a_name_known_to_one_tier_alone_is_forgotten_with_its_block():
+    cache, tokens = Cache(), prompt(1, 1)
+    cache.apply(
+        Store([1], None, tokens, BLOCK),
+        Store([2], None, tokens, BLOCK, medium="CPU"),
+        Remove([2], medium="CPU"),
+        Remove([1]),
+    )
+    assert cache.residency.ids == {}
+
+
+def test_a_window_of_any_length_is_looked_at_in_bounded_work():
+    cache, tokens = Cache(), prompt(1, 6)
+    cache.apply(store(tokens), sliding(tokens, range(6), window=2**60))
+    assert cache.hit(tokens) == 6
+
+
 def test_clear_empties_the_cache_and_frees_the_tree():
     cache = Cache()
     cache.apply(store(prompt(1, 6)), store(prompt(2, 6)), Clear())
@@ -151,7 +185,7 @@ def test_a_removal_from_one_tier_leaves_the_other():
     assert cache.worth(tokens) == (2, 2.0)
 
 
-def sliding(tokens: list[int], blocks: list[int], window: int = 2 * BLOCK + 1) -> Store:
+def sliding(tokens: list[int], blocks: Sequence[int], window: int = 2 * BLOCK + 1) -> Store:
     names = hashes(tokens)
     return Store(
         [names[block] for block in blocks],

@@ -4,14 +4,17 @@ import pytest
 from builders import BLOCK, hashes, place, prompt, request, scheduler, serve, store
 
 from preble_plugin.core import (
+    Attention,
     Clear,
     Finished,
     FirstToken,
     NoReplicaError,
     Remove,
     Scheduler,
+    Store,
     Trust,
 )
+from preble_plugin.core.tree_check import check_tree
 
 
 def test_a_prompt_goes_where_its_prefix_is():
@@ -154,6 +157,58 @@ def test_a_request_placed_twice_counts_once():
     assert (by_replica[first].running, by_replica[1 - first].running) == (0, 1)
     assert by_replica[first].queued_prefill_seconds == 0
     assert by_replica[first].expected_blocks == 0
+
+
+def test_a_request_that_moves_leaves_the_tree_sound_and_nothing_expected():
+    made = scheduler(2)
+    for number in range(20):
+        asked = request(made, str(number), prompt(number, 50))
+        first = made.place(asked, number).replica
+        made.dispatched(asked, 1 - first, number)
+        check_tree(made._tree)
+        made.observe(1 - first, [Finished(str(number), 0, aborted=True)], number)
+    assert [one.expected_blocks for one in made.status(20.0).replicas] == [0, 0]
+
+
+def test_an_id_that_comes_again_within_the_grace_second_stands_for_the_new_prompt():
+    made = scheduler(1)
+    place(made, "again", prompt(1, 20), 0.0)
+    made.observe(0, [FirstToken("again", 0), Finished("again", 1)], 0.1)
+    place(made, "again", prompt(2, 30), 0.2)
+    assert place(made, "other", prompt(3, 1), 2.0).cached_tokens == 0
+    assert made.status(2.0).replicas[0].expected_blocks == 30 + 1
+    check_tree(made._tree)
+
+
+def test_a_chat_becomes_one_run_of_blocks():
+    made = scheduler(1)
+    tokens: list[int] = []
+    for turn in range(40):
+        tokens = tokens + prompt(turn, 2)
+        serve(made, str(turn), tokens, turn * 2.0)
+    place(made, "last", tokens, 200.0)
+    assert made.status(200.0).tree_nodes <= 3
+
+
+def test_blocks_that_come_in_chunks_are_not_counted_twice():
+    made = scheduler(1, capacity=150)
+    place(made, "long", prompt(1, 100), 0.0)
+    whole = store(prompt(1, 100))
+    made.apply(0, [Store(whole.hashes[:50], None, whole.tokens[: 50 * BLOCK], BLOCK)], 0.1)
+    status = made.status(0.1).replicas[0]
+    assert status.resident_blocks + status.expected_blocks == 100
+
+
+def test_a_burst_on_a_hybrid_model_stays_together():
+    made = scheduler(2)
+    names, tokens = hashes(prompt(9, 4)), prompt(9, 4)
+    window = Store(
+        names, None, tokens, BLOCK, group=1, attention=Attention.SLIDING_WINDOW, window_tokens=64
+    )
+    for replica in (0, 1):
+        made.apply(replica, [store(prompt(9, 4)), window], 0.0)
+    first, second = (place(made, name, prompt(1, 30, extra=1), 0.1) for name in "ab")
+    assert (second.replica, second.cached_tokens) == (first.replica, 30 * BLOCK)
 
 
 def test_a_replica_that_never_answers_gets_no_more():
