@@ -50,7 +50,6 @@ class BlockHasher:
         self._factors: NDArray[np.uint64] = stream.integers(
             0, 1 << 64, size=block_size, dtype=np.uint64
         ) | np.uint64(1)
-        self._offset = np.uint64(stream.integers(1, 1 << 63))
 
     def prompt_keys(
         self,
@@ -106,7 +105,6 @@ class BlockHasher:
             raise TokenIdError(f"a token id is not in [0, 2^32): {error}") from error
         ids = np.frombuffer(packed, dtype=np.uint32).reshape(blocks, self.block_size)
         keys: NDArray[np.uint64] = ids.astype(np.uint64) @ self._factors
-        keys += self._offset
         return keys
 
     def _mix(

@@ -252,8 +252,10 @@ class ReplicaLoad:
             self._prefill_seconds = model.queue_seconds(
                 len(self._waiting), self._new, self._context, self._new_times_context
             )
-            self._head_seconds = model.queue_seconds(
-                1, head.new, head.prompt, head.new * head.prompt
+            self._head_seconds = (
+                self._prefill_seconds
+                if len(self._waiting) == 1
+                else model.queue_seconds(1, head.new, head.prompt, head.new * head.prompt)
             )
         self._decode_seconds = model.batch_seconds(
             self._output, self._output_times_context, self._full_batch()

@@ -20,10 +20,15 @@ class Match:
     hole. Columns that hold none are not listed.
     """
 
-    __slots__ = ("blocks", "in_last", "levels", "path")
+    __slots__ = ("blocks", "in_last", "layered", "levels", "path")
 
     def __init__(
-        self, path: list[Node], blocks: int, in_last: int, levels: list[tuple[int, int]]
+        self,
+        path: list[Node],
+        blocks: int,
+        in_last: int,
+        levels: list[tuple[int, int]],
+        layered: bool,
     ) -> None:
         self.path = path
         self.blocks = blocks
@@ -31,6 +36,8 @@ class Match:
         self.in_last = in_last
         """Blocks matched in the path's last node if it was left half-way, else 0."""
         self.levels = levels
+        self.layered = layered
+        """Whether there are columns beside those that were followed."""
 
     def bitmap(self, column: int, expected: bool) -> int:
         """Bitmap of the matched blocks that a column holds, or expects if asked

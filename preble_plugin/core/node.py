@@ -9,6 +9,7 @@ class Node:
     """A run of blocks. Identity is what counts: nodes compare by `is`."""
 
     __slots__ = (
+        "branched",
         "children",
         "depth",
         "edge",
@@ -32,6 +33,8 @@ class Node:
         """Blocks between the root and the first of this run."""
         self.children: dict[bytes, Node] = {}
         """By the first key of their edge."""
+        self.branched = False
+        """Whether prompts ever parted here: they will again, so it stays a node."""
         self.holders = 0
         """Mask of the columns that hold every block of the run."""
         self.partial: dict[int, int] = {}

@@ -118,7 +118,8 @@ class PrefixTree(TreeShape):
                 break
         if alive and position:
             levels.append((alive, position // KEY_BYTES))
-        return Match(path, position // KEY_BYTES, in_last, levels)
+        layered = len(self.held) > columns.bit_count()
+        return Match(path, position // KEY_BYTES, in_last, levels, layered)
 
     def grow(self, keys: bytes, match: Match) -> Node:
         """Make the path of `match` end exactly at the last of `keys`, and return

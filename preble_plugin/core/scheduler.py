@@ -178,6 +178,8 @@ class Scheduler:
                 first = []
                 self._bookings.finish(outcome, now)
         self._bookings.first_tokens(first, now)
+        # Here rather than in `place`, where it would be waited for.
+        self._awaited.expire(now)
 
     # -- events ------------------------------------------------------------------
 

@@ -7,8 +7,8 @@
    `node_of` and `depth_of` lead from it to its place. Ids of freed blocks are
    given out again.
 3. A node that is not needed is freed, its parents after it; a node whose only
-   child stands like itself is merged with it, the smaller half moving. What is
-   gone leads on (`settle`).
+   child stands like itself is merged with it, the smaller half moving, unless
+   prompts parted there before. What is gone leads on (`settle`).
 
 What is kept on the nodes is the business of `PrefixTree`, which is told of
 splits and merges.
@@ -97,6 +97,7 @@ class TreeShape:
         node.ids = node.ids[at:]
         node.depth += at
         upper.children[node.edge[:KEY_BYTES]] = node
+        upper.branched = True
         for block in upper.ids:
             self.node_of[block] = upper
         self.nodes += 1
@@ -113,27 +114,28 @@ class TreeShape:
         raise NotImplementedError
 
     def _new_ids(self, node: Node, depth: int, count: int) -> array[int]:
-        free = self._free_ids
-        take = min(len(free), count)
-        ids = array("i")
-        if take:
-            ids.extend(free[-take:])
-            del free[-take:]
-        for place, block in enumerate(ids):
-            self.node_of[block] = node
-            self.depth_of[block] = depth + place
-        more = count - take
+        free, node_of, depth_of = self._free_ids, self.node_of, self.depth_of
+        ids = array("i", free[-count:])
+        del free[-count:]
+        place = depth
+        for block in ids:
+            node_of[block] = node
+            depth_of[block] = place
+            place += 1
+        more = count - len(ids)
         if more:
-            start = len(self.node_of)
+            start = len(node_of)
             ids.extend(range(start, start + more))
-            self.node_of.extend([node] * more)
-            self.depth_of.extend(range(depth + take, depth + count))
+            node_of.extend([node] * more)
+            depth_of.extend(range(place, place + more))
         self.blocks += count
         return ids
 
     def _new_node(self, parent: Node, edge: bytes) -> Node:
         node = Node(parent, edge, array("i"), parent.depth + len(parent.ids))
         node.ids = self._new_ids(node, node.depth, len(edge) // KEY_BYTES)
+        if parent.children:
+            parent.branched = True
         parent.children[edge[:KEY_BYTES]] = node
         self.nodes += 1
         return node
@@ -165,8 +167,9 @@ class TreeShape:
             self._merge(node)
 
     def _merge(self, node: Node) -> None:
-        """Merge a node with its only child where both stand alike."""
-        if node.parent is None or len(node.children) != 1:
+        """Merge a node with its only child where both stand alike, but for a node
+        where prompts parted: the next one would split it again."""
+        if node.parent is None or node.branched or len(node.children) != 1:
             return
         (child,) = node.children.values()
         if node.holders != child.holders or node.partial or child.partial:
@@ -178,6 +181,7 @@ class TreeShape:
         if len(child.ids) <= len(node.ids):
             kept, gone = node, child
             node.children = child.children
+            node.branched = child.branched
             for grandchild in node.children.values():
                 grandchild.parent = node
         else:

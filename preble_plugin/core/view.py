@@ -65,10 +65,10 @@ class ReplicaCandidate:
     def eviction_seconds(self) -> float:
         """M."""
         if self._eviction is None:
-            blocks = self.evicted_blocks
+            source = self.source
+            blocks = source.evicted_blocks(self.miss_tokens)
             self._eviction = 0.0
             if blocks:
-                source = self.source
                 requests = source.load.requests_in_window(self._now)
                 self._eviction = source.eviction.seconds(blocks, requests, self._now)
         return self._eviction
@@ -212,22 +212,35 @@ class PlacementView:
 
 
 def _hits(request: Request, fleet: Fleet, match: Match, block_size: int) -> dict[int, Hits]:
-    """Usable hits by position, of those replicas that have any. O(those)."""
+    """Usable hits by position, of those replicas that have any. O(those), and
+    O(replicas) where some have several layers."""
     limit = max(0, (request.prompt_tokens - 1) // block_size)
-    levels: dict[int, int] = {}
+    found: dict[int, Hits] = {}
+    layered = match.layered
     for mask, blocks in match.levels:
+        tokens = (blocks if blocks < limit else limit) * block_size
         while mask:
             lowest = mask & -mask
             mask ^= lowest
-            levels[fleet.position_of[lowest.bit_length() - 1]] = blocks
-    for position, replica in enumerate(fleet.replicas):
-        if replica.residency.layers:
-            levels.setdefault(position, 0)
-    found: dict[int, Hits] = {}
-    for position, level in levels.items():
-        replica = fleet.replicas[position]
-        hit = usable(replica.residency, match, level, limit)
-        blocks = hit.blocks - replica.drop_blocks
-        if blocks > 0:
-            found[position] = Hits(blocks * block_size, min(hit.credit, blocks) * block_size)
+            position = fleet.position_of[lowest.bit_length() - 1]
+            if layered or fleet.replicas[position].drop_blocks:
+                hit = _hit_of(fleet.replicas[position], match, blocks, limit, block_size)
+                if hit is not None:
+                    found[position] = hit
+            elif tokens:
+                found[position] = Hits(tokens, tokens)
+    if layered:
+        for position, replica in enumerate(fleet.replicas):
+            if replica.residency.layers and position not in found:
+                hit = _hit_of(replica, match, 0, limit, block_size)
+                if hit is not None:
+                    found[position] = hit
     return found
+
+
+def _hit_of(replica: Replica, match: Match, level: int, limit: int, block_size: int) -> Hits | None:
+    hit = usable(replica.residency, match, level, limit)
+    blocks = hit.blocks - replica.drop_blocks
+    if blocks <= 0:
+        return None
+    return Hits(blocks * block_size, min(hit.credit, blocks) * block_size)

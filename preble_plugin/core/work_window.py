@@ -36,12 +36,17 @@ class WorkWindow:
     ) -> None:
         """A request came that misses `new_tokens` of `prompt_tokens`."""
         times = new_tokens * prompt_tokens
-        for counts in (self._bucket(now), self._total):
-            counts[_REQUESTS] += 1
-            counts[_NEW] += new_tokens
-            counts[_CONTEXT] += prompt_tokens
-            counts[_NEW_TIMES_CONTEXT] += times
-            counts[_EXPECTED] += expected_output_tokens
+        bucket, total = self._bucket(now), self._total
+        bucket[_REQUESTS] += 1
+        bucket[_NEW] += new_tokens
+        bucket[_CONTEXT] += prompt_tokens
+        bucket[_NEW_TIMES_CONTEXT] += times
+        bucket[_EXPECTED] += expected_output_tokens
+        total[_REQUESTS] += 1
+        total[_NEW] += new_tokens
+        total[_CONTEXT] += prompt_tokens
+        total[_NEW_TIMES_CONTEXT] += times
+        total[_EXPECTED] += expected_output_tokens
 
     def finished(self, output_tokens: int, now: float) -> None:
         """A request produced `output_tokens`, whenever it was assigned."""

@@ -23,7 +23,6 @@ from preble_plugin.service.run_dir import (
 from preble_plugin.service.supervisor import SchedulerProcess
 from preble_plugin.settings import Settings
 from preble_plugin.vllm_ext import events, hooks
-from preble_plugin.vllm_ext.client import replace_client
 from preble_plugin.vllm_ext.facts import Topology
 from preble_plugin.vllm_ext.placement import dispatch_for
 from preble_plugin.vllm_ext.plan import Plan, keep
@@ -62,7 +61,7 @@ def prepare(config: Any, settings: Settings, auto: bool, headless: bool) -> list
     published = hooks.events_config(config)
     if published is not None and topology.api_server >= 0 and not headless:
         keep(config, Plan(settings, topology, published, address, keeper))
-        replace_client(dispatch_for)
+        hooks.replace_client(dispatch_for)
     return warnings
 
 

@@ -1,4 +1,4 @@
-"""What `vllm_ext/hooks.py` and `vllm_ext/client.py` rely on, in the vLLM installed.
+"""What `vllm_ext/hooks.py` relies on, in the vLLM installed.
 
 One test for each hook, by its name: the one that fails says what moved. The
 same file runs on other versions of vLLM, see `other_versions.py`.
@@ -19,7 +19,6 @@ import pytest
 
 from preble_plugin.bench.tiny_model import make_tiny_model
 from preble_plugin.vllm_ext import hooks, plugin
-from preble_plugin.vllm_ext.client import replace_client
 from tests.engines import TINY_MODEL
 
 pytestmark = pytest.mark.vllm
@@ -550,7 +549,7 @@ def test_message_facts() -> None:
     assert not hooks.message_facts(EngineCoreOutputs())[1]
 
 
-# --- vllm_ext/client.py ---
+# --- hooks.replace_client ---
 
 
 class Recorder:
@@ -585,7 +584,7 @@ def client(
     core_client: Any, arg_utils: Any, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
     """Our client with its engines' sockets replaced by a list of what is sent."""
-    replace_client(lambda _: None)
+    hooks.replace_client(lambda _: None)
     built = shaken_client(core_client, two_ranks(arg_utils, tiny_model).create_engine_config())
     built.sent = []
     built.current_wave = built.client_index = 0
@@ -608,11 +607,11 @@ def client(
 
 def test_replace_client(core_client: Any) -> None:
     base = core_client.DPLBAsyncMPClient
-    replace_client(lambda _: None)
+    hooks.replace_client(lambda _: None)
     assert issubclass(core_client.DPLBAsyncMPClient, base)
     assert core_client.DPLBAsyncMPClient is not base
     replaced = core_client.DPLBAsyncMPClient
-    replace_client(lambda _: None)
+    hooks.replace_client(lambda _: None)
     assert core_client.DPLBAsyncMPClient is replaced
     made = core_client.EngineCoreClient.make_async_mp_client
     assert "return DPLBAsyncMPClient(" in source(inspect.unwrap(made))

@@ -94,7 +94,8 @@ def cheapest(positions: Sequence[int], view: View) -> tuple[int, float]:
     """The position of the least L + M + P among `positions`, and that cost; ties
     within `SLACK` by `least`. O(positions)."""
     if len(positions) == 1:
-        return positions[0], cost_seconds(view.candidates[positions[0]])
+        only = positions[0]
+        return only, cost_seconds(view.candidates[only])
     among = [view.candidates[position] for position in positions]
     costs = [cost_seconds(candidate) for candidate in among]
     lowest = min(costs)
