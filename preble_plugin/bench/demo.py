@@ -92,7 +92,8 @@ def _show(comparison: Comparison, out: Path) -> None:
     print(f"\nTo keep it running and look inside:\n\n{commands}")
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def arguments_parser() -> argparse.ArgumentParser:
+    """The options of the demo, defaults and all."""
     plan = Plan()
     parser = argparse.ArgumentParser(
         prog="python -m preble_plugin.bench.demo",
@@ -101,7 +102,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--workload", choices=("documents", "unique"), default=plan.workload, help="prompts")
-    add("--rate", type=float, help=f"arrivals in requests/s; chosen: {LOAD:.0%} of capacity")
+    add("--rate", type=float, help=f"arrivals in requests/s; chosen: {LOAD} of capacity")
     add("--requests", type=int, help=f"requests of a side and round; chosen: up to {REQUESTS}")
     add("--documents", type=int, default=plan.documents, help="documents that are asked about")
     add("--seed", type=int, default=plan.seed, help="of prompts, order and arrival times")
@@ -114,8 +115,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--model", type=Path, default=Path(".cache/tiny-model"), help="made if not there")
     add("--out", type=Path, default=Path("demo"), help="for picture, page and logs")
     add("--json", type=Path, help="write every answer and figure to this file")
+    return parser
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = arguments_parser()
     options = parser.parse_args(arguments)
-    options.plan = Plan(**{name: getattr(options, name) for name in plan.__dataclass_fields__})
+    options.plan = Plan(**{name: getattr(options, name) for name in Plan.__dataclass_fields__})
     if options.repeat < 1:
         parser.error(f"--repeat must be at least 1, got {options.repeat}")
     try:

@@ -115,7 +115,10 @@ def _client(base_url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=base_url,
         timeout=TIMEOUT_SECONDS,
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        # The server closes what was idle for 5 s, and may do so under a request: be first.
+        limits=httpx.Limits(
+            max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0
+        ),
         trust_env=False,
     )
 
