@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 import tracemalloc
+from array import array
 from collections import deque
 from typing import Any
 
@@ -42,6 +43,7 @@ def main() -> None:
         if not options.json:
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
+    say(reference(tokens=2048, runs=runs))
     sizes = [100_000] if options.quick else [10_000, 100_000, 1_000_000]
     for blocks in sizes:
         say(placing(tokens=2048, replicas=8, blocks=blocks, runs=runs))
@@ -162,6 +164,28 @@ def placing(tokens: int, replicas: int, blocks: int, runs: int) -> dict[str, Any
         "replicas": replicas,
         "resident_blocks": blocks,
         **summary(seconds),
+    }
+
+
+def reference(tokens: int, runs: int) -> dict[str, Any]:
+    """The least that Python takes to read a list of token ids, and the block keys."""
+    choose = random.Random(3)
+    hasher = Scheduler(BLOCK, seed=b"benchmark seed..").hasher
+    packing: list[float] = []
+    hashing: list[float] = []
+    for _ in range(runs):
+        prompt = choose.choices(range(VOCABULARY), k=tokens)
+        began = time.perf_counter()
+        array("I", prompt)
+        packed = time.perf_counter()
+        hasher.prompt_keys(prompt)
+        hashing.append(time.perf_counter() - packed)
+        packing.append(packed - began)
+    return {
+        "what": "reference",
+        "tokens": tokens,
+        "array_p50_us": summary(packing)["p50_us"],
+        "prompt_keys_p50_us": summary(hashing)["p50_us"],
     }
 
 
