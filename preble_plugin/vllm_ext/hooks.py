@@ -158,11 +158,13 @@ def events_config(config: Any) -> EventsConfig | None:
 
 
 def _events_config(found: Any) -> EventsConfig:
+    """`vllm/config/kv_events.py: KVEventsConfig`. With `buffer_steps` 0 the replay
+    endpoint answers, and has nothing."""
     return EventsConfig(
         found.enable_kv_cache_events,
         found.publisher,
         found.endpoint,
-        found.replay_endpoint,
+        found.replay_endpoint if found.buffer_steps else None,
         found.topic,
     )
 

@@ -267,6 +267,10 @@ def test_events_config(arg_utils: Any, tiny_model: str) -> None:
     args = two_ranks(arg_utils, tiny_model, kv_events_config=given)
     found = hooks.events_config(args.create_engine_config())
     assert found == (True, "zmq", "tcp://*:9", "tcp://*:19", "t")
+    given.buffer_steps = 0
+    found = hooks.events_config(args.create_engine_config())
+    assert found is not None
+    assert found.replay_endpoint is None
 
 
 def test_publish_events(arg_utils: Any, tiny_model: str) -> None:
