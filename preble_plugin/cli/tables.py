@@ -26,7 +26,10 @@ def receipt_table(receipt: Receipt) -> str:
     ]
     rows = [_candidate_row(one, one.replica == receipt.replica) for one in receipt.candidates]
     head = ("", "replica", "hit", "L ms", "M ms", "P ms", "L+M+P ms", "trust")
-    return "\n".join([*facts, "", _table(head, rows), ""])
+    legend = ["L work placed there and not done, M what it would evict, P prefill of what misses"]
+    if any("-" in row for row in rows):
+        legend.append("- not priced: the rule had no need of it")
+    return "\n".join([*facts, "", _table(head, rows), "", *legend, ""])
 
 
 def status_table(path: Path, status: ServiceStatus) -> str:

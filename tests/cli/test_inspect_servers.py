@@ -62,6 +62,7 @@ async def test_explain_shows_the_decision(
     ]
     assert sorted(line.split()[-1] for line in table[1:3]) == ["silent", "silent"]
     assert sum(line.startswith("->") for line in table) == 1
+    assert "L work placed there" in out
 
 
 async def test_explain_as_json_is_the_receipt(
