@@ -314,12 +314,11 @@ class Residency:
     # -- removals --------------------------------------------------------------------
 
     def _remove(self, event: Remove) -> bool:
-        named = self.layers.get((event.group, event.medium))
-        if named is None and (event.group, event.medium) == (self.main.group, GPU):
-            named = self.main
-        if named is None:
+        layer = self.layers.get((event.group, event.medium))
+        if layer is None and (event.group, event.medium) == (self.main.group, GPU):
+            layer = self.main
+        if layer is None:
             return self._skip("unknown_hash")
-        layer = named
         known = True
         for engine_hash in event.hashes:
             known &= self._remove_one(layer, engine_hash)

@@ -19,7 +19,6 @@ from preble_plugin.core.block_keys import KEY_BYTES, BlockHasher
 from preble_plugin.core.bookings import Bookings
 from preble_plugin.core.events import CacheEvent
 from preble_plugin.core.expectations import Awaited
-from preble_plugin.core.match import Match
 from preble_plugin.core.policies.registry import load_policy
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.receipts import Receipt, ReceiptRing
@@ -138,15 +137,13 @@ class Scheduler:
         fixed = request.fixed_replica
         if fixed is not None and fixed not in self._replicas:
             raise NoReplicaError(f"replica {fixed!r} is not among {list(self._replicas)}")
-        self._withdraw(request.request_id, now)
-        match = self._tree.match(request.keys, self._columns)
-        view = PlacementView(request, self._fleet, match, self.block_size, now)
+        view = self._view(request, now)
         if fixed is not None:
             position, branch = self.replicas.index(fixed), "fixed"
         else:
             position, branch = self._policy.choose(view)
         chosen = view.candidates[position]
-        self._book(view, chosen, branch, match)
+        self._book(view, chosen, branch)
         return Placement(request.request_id, chosen.source.name, chosen.hit_tokens, branch)
 
     def dispatched(
@@ -160,11 +157,9 @@ class Scheduler:
         """
         if replica not in self._replicas:
             return
-        self._withdraw(request.request_id, now)
-        match = self._tree.match(request.keys, self._columns)
-        view = PlacementView(request, self._fleet, match, self.block_size, now)
+        view = self._view(request, now)
         chosen = view.candidates[self.replicas.index(replica)]
-        self._book(view, chosen, "engine", match, started)
+        self._book(view, chosen, "engine", started)
 
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """What one message of the engine said of requests on `replica`. Those that
@@ -242,22 +237,24 @@ class Scheduler:
 
     # -- bookkeeping ---------------------------------------------------------------
 
-    def _withdraw(self, request_id: str, now: float) -> None:
-        """End what ends by itself, and all that an earlier request of this id left.
-        Comes before the tree is walked: ending expectations frees and merges nodes."""
+    def _view(self, request: Request, now: float) -> PlacementView:
+        """The decision as it stands once what ends by itself has ended, and all that
+        an earlier request of this id left: ending expectations frees and merges
+        nodes, so it comes before the tree is walked."""
         self._awaited.expire(now)
-        self._bookings.withdraw(request_id, now)
-        self._awaited.end(request_id)
+        self._bookings.withdraw(request.request_id, now)
+        self._awaited.end(request.request_id)
+        match = self._tree.match(request.keys, self._columns)
+        return PlacementView(request, self._fleet, match, self.block_size, now)
 
     def _book(
         self,
         view: PlacementView,
         chosen: ReplicaCandidate,
         branch: str,
-        match: Match,
         started: bool = False,
     ) -> None:
-        request = view.request
+        request, match = view.request, view.match
         if self._tree.blocks + len(request.keys) // KEY_BYTES <= self._max_tree_blocks:
             self._tree.grow(request.keys, match)
         receipt = Receipt(

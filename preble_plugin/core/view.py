@@ -176,10 +176,10 @@ class PlacementView:
     """One decision (`policies.protocol.View`)."""
 
     __slots__ = (
-        "_match",
         "candidates",
         "holders",
         "longest_hit_tokens",
+        "match",
         "now",
         "request",
     )
@@ -200,14 +200,14 @@ class PlacementView:
         self.candidates = Candidates(fleet, request.prompt_tokens, hits, now)
         self.longest_hit_tokens = longest
         self.holders = holders
-        self._match = match
+        self.match = match
 
     @property
     def prefix_hash(self) -> int:
         """Prompts share templates: what sets this one apart begins where the tree
         ends."""
         keys = self.request.keys
-        start = max(min(self._match.blocks * KEY_BYTES, len(keys) - KEY_BYTES), 0)
+        start = max(min(self.match.blocks * KEY_BYTES, len(keys) - KEY_BYTES), 0)
         return int.from_bytes(keys[start : start + KEY_BYTES], "little")
 
 
