@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "preble_plugin"
 
+ADAPTERS = {"vllm_ext": "vllm", "sglang_ext": "sglang"}
 ENGINES = {"vllm", "sglang", "torch", "transformers"}
 IMPURE = {
     "asyncio",
@@ -89,7 +90,7 @@ def test_core_is_pure(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in SOURCES if room_of(path) not in ("vllm_ext", "bench")],
+    [path for path in SOURCES if room_of(path) not in (*ADAPTERS, "bench")],
     ids=lambda path: str(path.relative_to(PACKAGE)),
 )
 def test_engines_are_imported_by_their_adapters_alone(path: Path) -> None:
@@ -97,14 +98,14 @@ def test_engines_are_imported_by_their_adapters_alone(path: Path) -> None:
     assert not tops & ENGINES
 
 
-def test_private_engine_api_is_touched_in_one_file() -> None:
+@pytest.mark.parametrize(("room", "engine"), ADAPTERS.items())
+def test_private_engine_api_is_touched_in_one_file(room: str, engine: str) -> None:
     touching = {
         path.relative_to(PACKAGE).as_posix()
         for path in SOURCES
-        if room_of(path) == "vllm_ext"
-        and any(name.split(".")[0] == "vllm" for name in imports(path))
+        if room_of(path) == room and any(name.split(".")[0] == engine for name in imports(path))
     }
-    assert touching == {"vllm_ext/hooks.py"}
+    assert touching == {f"{room}/hooks.py"}
 
 
 def test_every_room_of_the_table_stands() -> None:

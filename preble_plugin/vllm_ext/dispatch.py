@@ -16,19 +16,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
-from preble_plugin.core.block_keys import TokenIdError
+from preble_plugin.adapter.faults import Faults
+from preble_plugin.adapter.gauges import Gauges
+from preble_plugin.adapter.prompts import prompt_keys
 from preble_plugin.core.events import namespace
 from preble_plugin.core.request import Finished, FirstToken, Outcome, Request
 from preble_plugin.service.interface import Frontend, Unplaced
 from preble_plugin.service.metrics import PlacementMetrics
 from preble_plugin.vllm_ext import hooks
 from preble_plugin.vllm_ext.facts import RequestFacts
-
-_SHOW_SECONDS: Final = 1.0
 
 
 class _Placing:
@@ -77,8 +76,10 @@ class Dispatch:
         patience_seconds: float,
         on_close: Callable[[], None],
     ) -> None:
-        self.faults: Counter[str] = Counter()
+        self._faults = Faults(hooks.logger(), "vLLM")
+        self.faults = self._faults.counts
         """Faults of our own, by where they happened."""
+        self._gauges = Gauges(frontend, metrics, self._faults)
         self._frontend = frontend
         self._metrics = metrics
         self._ranks = ranks
@@ -89,7 +90,6 @@ class Dispatch:
         self._asked: dict[str, tuple[Request, RequestFacts, int | None]] = {}
         self._in_flight: dict[str, _InFlight] = {}
         self._starting: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
 
     # -- the way in ----------------------------------------------------------
@@ -105,18 +105,9 @@ class Dispatch:
     async def _start(self) -> None:
         try:
             await self._frontend.start()
-            self._show(asyncio.get_running_loop())
+            self._gauges.start()
         except Exception:
-            self._fault("start")
-
-    def _show(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Set the metrics' gauges, now and every second."""
-        try:
-            if (status := self._frontend.status()) is not None:
-                self._metrics.show(status)
-        except Exception:
-            self._fault("metrics")
-        self._timer = loop.call_later(_SHOW_SECONDS, self._show, loop)
+            self._faults.note("start")
 
     async def place(self, client: Any, request: Any) -> bool:
         """Ask where `request` goes and set its `data_parallel_rank`.
@@ -137,7 +128,7 @@ class Dispatch:
             self.failed(request_id)
             raise
         except Exception:
-            self._fault("place")
+            self._faults.note("place")
             self._metrics.fallback(Unplaced("error"))
         finally:
             del self._placing[request_id]
@@ -169,14 +160,9 @@ class Dispatch:
         self._asked[facts.request_id] = (asked, facts, rank)
 
     def _core_request(self, facts: RequestFacts) -> Request:
-        keys = b""
-        hasher = self._frontend.hasher
-        if hasher is not None and facts.tokens:
-            space = namespace(facts.lora_name, facts.lora_id, facts.salt)
-            try:
-                keys = hasher.prompt_keys(facts.tokens, space, facts.features)
-            except TokenIdError:
-                self._metrics.fallback(Unplaced("token_ids"))
+        space = namespace(facts.lora_name, facts.lora_id, facts.salt)
+        hasher, metrics = self._frontend.hasher, self._metrics
+        keys = prompt_keys(hasher, facts.tokens, space, facts.features, metrics)
         fixed = facts.fixed_index
         return Request(
             request_id=facts.request_id,
@@ -201,7 +187,7 @@ class Dispatch:
             if placed != rank:
                 self._frontend.dispatched(asked, rank)
         except Exception:
-            self._fault("chosen")
+            self._faults.note("chosen")
 
     # -- the way out ---------------------------------------------------------
 
@@ -230,7 +216,7 @@ class Dispatch:
                 self._frontend.observe(rank, outcomes, time.monotonic())
                 self._metrics.observed(rank, outcomes)
         except Exception:
-            self._fault("observe")
+            self._faults.note("observe")
 
     def aborting(self, request_ids: Sequence[str]) -> None:
         """Release what is being aborted, in flight or still being placed."""
@@ -240,7 +226,7 @@ class Dispatch:
                     placing.aborted = True
                 self._release(request_id)
         except Exception:
-            self._fault("aborting")
+            self._faults.note("aborting")
 
     def failed(self, request_id: str) -> None:
         """Release a request that was not sent after all."""
@@ -250,7 +236,7 @@ class Dispatch:
                 self._tell(asked[2], Finished(request_id, 0, aborted=True))
             self._release(request_id)
         except Exception:
-            self._fault("failed")
+            self._faults.note("failed")
 
     def _release(self, request_id: str) -> None:
         if (known := self._in_flight.pop(request_id, None)) is not None:
@@ -269,16 +255,8 @@ class Dispatch:
                 loop.call_soon_threadsafe(self._close_in, loop)
             self._on_close()
         except Exception:
-            self._fault("close")
+            self._faults.note("close")
 
     def _close_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._gauges.stop()
         self._closing = loop.create_task(self._frontend.close())
-
-    def _fault(self, where: str) -> None:
-        self.faults[where] += 1
-        if self.faults[where] == 1:
-            hooks.logger().exception(
-                "preble failed in %s; vLLM's own dispatch goes on, counted from here on", where
-            )

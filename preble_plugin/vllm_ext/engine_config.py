@@ -12,9 +12,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from preble_plugin.adapter.choice import SCHEDULER_KEY, DpScheduler, choose, split
 from preble_plugin.settings import SettingsError
 from preble_plugin.vllm_ext import hooks
-from preble_plugin.vllm_ext.choice import DpScheduler, choose, split
 
 
 def create(original: Callable[[], Any], engine_args: Any, usage: Any, headless: bool) -> Any:
@@ -33,7 +33,7 @@ def create(original: Callable[[], Any], engine_args: Any, usage: Any, headless: 
     finally:
         if ours:
             engine_args.additional_config = given
-    choice = choose(ours, os.environ)
+    choice = choose(ours, os.environ, f"additional_config[{SCHEDULER_KEY!r}]")
     if choice.scheduler is DpScheduler.DEFAULT:
         return config
     if hooks.offline(usage):
@@ -41,8 +41,8 @@ def create(original: Callable[[], Any], engine_args: Any, usage: Any, headless: 
             "LLM(...) does not dispatch among data-parallel ranks: dp_scheduler has no effect."
         )
         return config
+    from preble_plugin.adapter.refusals import CannotWork
     from preble_plugin.vllm_ext.prepare import prepare
-    from preble_plugin.vllm_ext.refusals import CannotWork
 
     hooks.adopt_logger()
     auto = choice.scheduler is DpScheduler.AUTO

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from preble_plugin.adapter.event_endpoints import EventsConfig
+
 
 class Topology(NamedTuple):
     """How an engine is laid out: `ParallelConfig` and `CacheConfig`."""
@@ -25,16 +27,6 @@ class Topology(NamedTuple):
     api_server: int
     """Which of them this process is; -1 for their parent."""
     prefix_caching: bool
-
-
-class EventsConfig(NamedTuple):
-    """`vllm/config/kv_events.py: KVEventsConfig`, what matters of it."""
-
-    enabled: bool
-    publisher: str | None
-    endpoint: str
-    replay_endpoint: str | None
-    topic: str
 
 
 class EngineFacts(NamedTuple):

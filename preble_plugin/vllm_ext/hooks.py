@@ -21,10 +21,10 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
+from preble_plugin.adapter.event_endpoints import EventsConfig
 from preble_plugin.vllm_ext.dispatcher import Dispatcher
 from preble_plugin.vllm_ext.facts import (
     EngineFacts,
-    EventsConfig,
     OutputFacts,
     RequestFacts,
     Topology,
@@ -159,13 +159,15 @@ def events_config(config: Any) -> EventsConfig | None:
 
 def _events_config(found: Any) -> EventsConfig:
     """`vllm/config/kv_events.py: KVEventsConfig`. With `buffer_steps` 0 the replay
-    endpoint answers, and has nothing."""
+    endpoint answers, and has nothing. An address is bound if it has a wildcard
+    (`vllm/distributed/kv_events.py: ZmqEventPublisher._socket_setup`)."""
     return EventsConfig(
         found.enable_kv_cache_events,
         found.publisher,
         found.endpoint,
         found.replay_endpoint if found.buffer_steps else None,
         found.topic,
+        "*" in found.endpoint or "::" in found.endpoint or not found.endpoint.startswith("tcp://"),
     )
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import weakref
 from typing import Any, Final, NamedTuple
 
+from preble_plugin.adapter.event_endpoints import EventsConfig
 from preble_plugin.service.run_dir import ServerDirectory
 from preble_plugin.settings import Settings
-from preble_plugin.vllm_ext.facts import EventsConfig, Topology
+from preble_plugin.vllm_ext.facts import Topology
 
 
 class Plan(NamedTuple):

@@ -20,9 +20,10 @@ def register() -> None:
     if "vllm.engine.arg_utils" not in sys.modules:
         return
     try:
-        from preble_plugin.vllm_ext import engine_config, flag, hooks
+        from preble_plugin.adapter.flag import add_arguments
+        from preble_plugin.vllm_ext import engine_config, hooks
 
-        hooks.wrap_cli_args(flag.add_arguments)
+        hooks.wrap_cli_args(lambda parser: add_arguments(parser, "vLLM"))
         hooks.wrap_engine_config(engine_config.create)
     except Exception:
         logging.getLogger("vllm.preble").exception(

@@ -13,26 +13,19 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from preble_plugin.adapter.event_endpoints import events_directory, local_endpoints
+from preble_plugin.adapter.refusals import CannotWork, check_version
 from preble_plugin.service.environment import SCHEDULER_ADDRESS
-from preble_plugin.service.run_dir import (
-    RunDirError,
-    ServerDirectory,
-    base_directory,
-    living_servers,
-)
+from preble_plugin.service.run_dir import RunDirError, ServerDirectory
+from preble_plugin.service.scheduler_host import check_policy
 from preble_plugin.service.supervisor import SchedulerProcess
 from preble_plugin.settings import Settings
-from preble_plugin.vllm_ext import events, hooks
+from preble_plugin.vllm_ext import hooks
+from preble_plugin.vllm_ext.events import network_endpoints
 from preble_plugin.vllm_ext.facts import Topology
 from preble_plugin.vllm_ext.placement import dispatch_for
 from preble_plugin.vllm_ext.plan import Plan, keep
-from preble_plugin.vllm_ext.refusals import (
-    CannotWork,
-    check_engine,
-    check_events,
-    check_policy,
-    check_version,
-)
+from preble_plugin.vllm_ext.refusals import check_engine, check_events
 
 _kept: Final[list[SchedulerProcess]] = []
 """What lives as long as this process."""
@@ -41,7 +34,8 @@ _kept: Final[list[SchedulerProcess]] = []
 def prepare(config: Any, settings: Settings, auto: bool, headless: bool) -> list[str]:
     """Check and prepare `config` in place; what to warn of. Raises `CannotWork`,
     `SettingsError`; nothing is changed then."""
-    warnings = check_version(hooks.version(), settings, auto)
+    tested = hooks.OLDEST_TESTED, hooks.NEWEST_TESTED
+    warnings = check_version("vLLM", hooks.version(), *tested, settings, auto)
     topology = hooks.topology(config)
     check_engine(topology, hooks.rust_frontend())
     check_policy(settings)
@@ -50,9 +44,9 @@ def prepare(config: Any, settings: Settings, auto: bool, headless: bool) -> list
     address, directory, keeper = _meeting_place(topology, settings, headless)
     if hooks.events_config(config) is None:
         if directory is not None:
-            endpoints = events.local_endpoints(directory)
+            endpoints = local_endpoints(directory)
         else:
-            endpoints = events.network_endpoints(topology.ranks, chooses_ports)
+            endpoints = network_endpoints(topology.ranks, chooses_ports)
             warnings.append(
                 "KV events, which carry prompts, cross the network unauthenticated: fence their "
                 "ports off as docs/security.md says."
@@ -75,7 +69,7 @@ def _meeting_place(
         if not shared:
             if headless or not topology.one_node:
                 return None, None, None
-            own = _events_directory()
+            own = events_directory()
             return None, own.path, own
         if topology.api_server < 0:
             os.environ[SCHEDULER_ADDRESS] = _start_scheduler(settings)
@@ -96,11 +90,3 @@ def _start_scheduler(settings: Settings) -> str:
     address = scheduler.start(settings)
     _kept.append(scheduler)
     return address
-
-
-def _events_directory() -> ServerDirectory:
-    """A directory beside those that `preble status` looks through."""
-    base = base_directory()
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    living_servers(base)  # refuses a base that others can use
-    return ServerDirectory(base / "events")

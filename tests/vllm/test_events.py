@@ -4,14 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from preble_plugin.adapter.event_endpoints import EventsConfig, local_endpoints
+from preble_plugin.adapter.refusals import CannotWork
 from preble_plugin.service.interface import EventSource
-from preble_plugin.vllm_ext.events import (
-    event_sources,
-    local_endpoints,
-    network_endpoints,
-    unreadable,
-)
-from preble_plugin.vllm_ext.facts import EngineFacts, EventsConfig, Topology
+from preble_plugin.vllm_ext.events import event_sources, network_endpoints
+from preble_plugin.vllm_ext.facts import EngineFacts, Topology
+from preble_plugin.vllm_ext.refusals import check_events
 
 
 def topology(ranks: int = 2, local: int | None = None, hybrid: bool = False) -> Topology:
@@ -26,7 +24,7 @@ def facts(
 
 
 def published(endpoint: str, replay: str | None = None, topic: str = "") -> EventsConfig:
-    return EventsConfig(True, "zmq", endpoint, replay, topic)
+    return EventsConfig(True, "zmq", endpoint, replay, topic, binds=True)
 
 
 def suffixed(endpoint: str, rank: int) -> str:
@@ -102,36 +100,13 @@ def test_the_ports_of_all_ranks_are_apart() -> None:
     assert len(ports) == 16
 
 
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [
-        (published("tcp://*:5557"), None),
-        (published("tcp://[::]:5557"), None),
-        (published("ipc:///d/inproc-x"), None),
-        (published("tcp://*:0"), None),
-        (EventsConfig(False, "zmq", "tcp://*:5557", None, ""), "does not publish events"),
-        (EventsConfig(True, "null", "tcp://*:5557", None, ""), "does not publish events"),
-        (EventsConfig(True, None, "tcp://*:5557", None, ""), "does not publish events"),
-        (published("ipc:///d/kv"), "has one ipc path for all ranks"),
-        (published("inproc://kv"), "publishes to inproc://kv instead of binding an address"),
-        (published("tcp://*:*"), "publishes to tcp://*:* instead of binding an address"),
-        (
-            published("tcp://0.0.0.0:5"),
-            "publishes to tcp://0.0.0.0:5 instead of binding an address",
-        ),
-    ],
-)
-def test_which_configurations_can_be_read(given: EventsConfig, reason: str | None) -> None:
-    assert unreadable(given, chooses_ports=True) == reason
-
-
 def test_an_open_port_needs_a_vllm_that_tells_it() -> None:
-    reason = unreadable(published("tcp://*:0"), chooses_ports=False)
-    assert reason == "leaves the port open, which this version of vLLM does not tell"
+    check_events(published("tcp://*:0"), chooses_ports=True)
+    with pytest.raises(CannotWork, match="leaves the port open, which this version of vLLM"):
+        check_events(published("tcp://*:0"), chooses_ports=False)
 
 
-def test_the_longest_socket_is_no_longer_than_the_schedulers() -> None:
-    from preble_plugin.service.run_dir import SCHEDULER_SOCKET
-
-    longest = max(len(f"{one.rpartition('/')[2]}_dp999") for one in local_endpoints(Path("/d")))
-    assert longest <= len(SCHEDULER_SOCKET)
+def test_events_sent_to_an_address_are_refused() -> None:
+    sent = published("tcp://10.0.0.1:5")._replace(binds=False)
+    with pytest.raises(CannotWork, match=r"publishes to tcp://10\.0\.0\.1:5 instead of binding"):
+        check_events(sent, chooses_ports=True)

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from preble_plugin.adapter.event_endpoints import EventsConfig
 from preble_plugin.core.status import ReplicaStatus, Trust
 from preble_plugin.settings import Settings
 from preble_plugin.vllm_ext import hooks
 from preble_plugin.vllm_ext.dispatch import Dispatch
-from preble_plugin.vllm_ext.facts import EventsConfig, Topology
+from preble_plugin.vllm_ext.facts import Topology
 from preble_plugin.vllm_ext.placement import dispatch_for
 from preble_plugin.vllm_ext.plan import Plan, keep
 
@@ -42,7 +43,7 @@ def client(ranks: Sequence[int] = (0, 1), blocks: int | None = 200, **more: Any)
 def planned(client: SimpleNamespace, local_ranks: int = 2, port: int = 5557) -> SimpleNamespace:
     """The client, on a node that has this many of two ranks."""
     topology = Topology(2, local_ranks, False, False, local_ranks == 2, 1, 0, True)
-    events = EventsConfig(True, "zmq", f"tcp://*:{port}", None, "")
+    events = EventsConfig(True, "zmq", f"tcp://*:{port}", None, "", binds=True)
     keep(client.vllm_config, Plan(Settings(), topology, events, None, None))
     return client
 

@@ -1,10 +1,10 @@
 """Which scheduler the user chose, and with which settings.
 
-1. The flag writes the choice into the environment, so that API servers, which
-   vLLM spawns with the parsed arguments, read what their parent read.
-2. From Python it is a key of `additional_config`, vLLM's own field for such
-   things. The keys are taken out before vLLM sees them: it hashes that field.
-3. What is in `additional_config` wins over the environment, key by key.
+1. The flag writes the choice into the environment, so that the processes that
+   an engine spawns read what their parent read.
+2. From Python it is keys among the engine's own arguments. They are taken out
+   before the engine sees them.
+3. What is given from Python wins over the environment, key by key.
 """
 
 from __future__ import annotations
@@ -38,28 +38,31 @@ class Choice(NamedTuple):
     settings: Settings
 
 
-def split(additional: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Our keys of `additional_config`, and the others.
+def split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Our keys among the arguments given from Python, and the others.
 
     `dp_scheduler_config` holds settings as a mapping, JSON or `@file`. Beside
     `dp_scheduler` the settings may also stand as keys of their own.
     """
     ours = {SCHEDULER_KEY, CONFIG_KEY}
-    if SCHEDULER_KEY in additional:
+    if SCHEDULER_KEY in given:
         ours |= set(Settings.__struct_fields__)
     return (
-        {key: value for key, value in additional.items() if key in ours},
-        {key: value for key, value in additional.items() if key not in ours},
+        {key: value for key, value in given.items() if key in ours},
+        {key: value for key, value in given.items() if key not in ours},
     )
 
 
-def choose(ours: Mapping[str, Any], environment: Mapping[str, str]) -> Choice:
-    """The choice by our keys of `additional_config`, then by the environment.
+def choose(
+    ours: Mapping[str, Any], environment: Mapping[str, str], argument: str = SCHEDULER_KEY
+) -> Choice:
+    """The choice by our keys as given from Python, then by the environment.
 
-    Settings are read only where they are used. Raises `SettingsError`.
+    `argument` is what an error calls the key of the scheduler. Settings are read
+    only where they are used. Raises `SettingsError`.
     """
     if SCHEDULER_KEY in ours:
-        name, source = ours[SCHEDULER_KEY], f"additional_config[{SCHEDULER_KEY!r}]"
+        name, source = ours[SCHEDULER_KEY], argument
     else:
         name, source = environment.get(SCHEDULER_VARIABLE) or "default", SCHEDULER_VARIABLE
     try:

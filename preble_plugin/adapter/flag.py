@@ -1,7 +1,7 @@
-"""`--dp-scheduler` and `--dp-scheduler-config` of `vllm serve`.
+"""`--dp-scheduler` and `--dp-scheduler-config`, for an engine's argparse parser.
 
-vLLM's parser does the rest: underscores for dashes, the same keys in the YAML
-of `--config` (a mapping arrives as JSON), and `--dp-scheduler-config.policy e2`.
+The engine's own parsing does the rest, such as the same keys in the YAML of
+`--config` (a mapping arrives as JSON).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
+from preble_plugin.adapter.choice import SCHEDULER_VARIABLE, DpScheduler
 from preble_plugin.settings import CONFIG_VARIABLE, SettingsError, merge_settings
-from preble_plugin.vllm_ext.choice import SCHEDULER_VARIABLE, DpScheduler
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the group `preble` to vLLM's parser."""
+def add_arguments(parser: argparse.ArgumentParser, engine: str) -> None:
+    """Add the group `preble` to the parser of `engine`, named as in its manual."""
     group = parser.add_argument_group(
         title="preble",
         description="Prefix-aware placement of requests on data-parallel ranks.",
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="How requests are placed on data-parallel ranks. Without it, "
         f"`{SCHEDULER_VARIABLE}` in the environment decides.\n"
-        '- "default": by vLLM itself, by load.\n'
+        f'- "default": by {engine} itself.\n'
         '- "preble": by cached prefixes and load; an error where that cannot work.\n'
         '- "auto": as "preble" where that can work, otherwise as "default", '
         "with a warning that says why.",
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class _PutScheduler(argparse.Action):
-    """Carries the choice to the processes that vLLM spawns."""
+    """Carries the choice to the processes that the engine spawns."""
 
     def __call__(
         self,

@@ -1,0 +1,1 @@
+"""What the adapters of all engines need, without an engine's name."""
