@@ -48,6 +48,7 @@ def status_table(path: Path, status: ServiceStatus) -> str:
         "skipped events": scheduler.skipped_events,
         "bad messages": status.bad_messages,
         "errors": status.errors,
+        "lost requests": sum(one.lost_requests for one in scheduler.replicas),
     }
     if any(troubles.values()):
         facts.append(", ".join(f"{count} {name}" for name, count in troubles.items() if count))

@@ -3,6 +3,7 @@
 from preble_plugin.core.block_keys import BlockHasher, TokenIdError
 from preble_plugin.core.events import Attention, CacheEvent, Clear, Remove, Store, namespace
 from preble_plugin.core.receipts import Receipt
+from preble_plugin.core.report import LoadReport
 from preble_plugin.core.request import (
     Finished,
     FirstToken,
@@ -21,6 +22,7 @@ __all__ = [
     "Clear",
     "Finished",
     "FirstToken",
+    "LoadReport",
     "NoReplicaError",
     "Outcome",
     "Placement",

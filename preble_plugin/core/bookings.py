@@ -7,6 +7,7 @@
 3. Its end frees the rest. A finished request's blocks are the most recently
    used of the replica's cache again, as in the engine's own LRU; an aborted
    one that had no token yet leaves no expectation behind.
+4. An end that was lost is made up for when the replica says that it is still.
 """
 
 from __future__ import annotations
@@ -86,9 +87,7 @@ class Bookings:
         replica.placements += 1
         self.placements += 1
         self._receipts.add(receipt, candidates)
-        self._in_flight[request_id] = _Booking(
-            replica, request.prompt_tokens, chosen.hit_tokens, receipt
-        )
+        self._in_flight[request_id] = _Booking(replica, prompt_tokens, chosen.hit_tokens, receipt)
 
     def first_tokens(self, outcomes: Sequence[FirstToken], now: float) -> None:
         """The first tokens of one engine output message."""
@@ -116,22 +115,43 @@ class Bookings:
         replica, receipt = booking.replica, booking.receipt
         receipt.output_tokens = outcome.output_tokens
         receipt.finish = "aborted" if outcome.aborted else "finished"
-        replica.tokens_in_flight -= booking.prompt_tokens
-        leaf = replica.expectations.leaf(request_id)
-        if leaf is not None:
-            self._tree.touch(leaf, replica.column)
-            replica.eviction.changed()
         if outcome.aborted:
             replica.load.drop(request_id, now)
         else:
             replica.load.finished(request_id, outcome.output_tokens, now)
             replica.output_lengths.observe(outcome.output_tokens)
-        if outcome.aborted and receipt.first_token_seconds is None:
+        self._left(request_id, booking, now, outcome.events_tell)
+
+    def lose(self, replica: Replica, now: float) -> list[str]:
+        """All requests in flight on a replica are gone from it, and nobody said so:
+        their ids. O(requests in flight on all, and the paths of these)."""
+        lost: list[str] = []
+        if not (replica.load.waiting or replica.load.running):
+            return lost
+        for request_id, booking in list(self._in_flight.items()):
+            if booking.replica is replica:
+                del self._in_flight[request_id]
+                booking.receipt.finish = "lost"
+                replica.load.drop(request_id, now)
+                replica.lost_requests += 1
+                self._left(request_id, booking, now, events_tell=True)
+                lost.append(request_id)
+        return lost
+
+    def _left(self, request_id: str, booking: _Booking, now: float, events_tell: bool) -> None:
+        """What a request leaves behind in the cache it was on."""
+        replica, receipt = booking.replica, booking.receipt
+        replica.tokens_in_flight -= booking.prompt_tokens
+        leaf = replica.expectations.leaf(request_id)
+        if leaf is not None:
+            self._tree.touch(leaf, replica.column)
+            replica.eviction.changed()
+        if receipt.finish == "aborted" and receipt.first_token_seconds is None:
             replica.expectations.end(request_id)
-        elif replica.trust is Trust.EXACT:
+        elif events_tell and replica.trust is Trust.EXACT:
             replica.expectations.finish(request_id, now)
         else:
-            replica.expectations.keep(request_id, replica.capacity_blocks)
+            replica.expectations.keep(request_id, replica.capacity_blocks, events_tell)
 
     def leave(self, replica: Replica) -> None:
         """A replica is gone, and the requests on it. O(requests in flight)."""

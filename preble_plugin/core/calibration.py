@@ -1,4 +1,4 @@
-"""What a replica's outputs teach its time model.
+"""What a replica's outputs teach its time model, and its reports.
 
 1. First tokens that come together are one observation of prefill: their new
    tokens, in the time since the previous first tokens or since the earliest of
@@ -8,13 +8,16 @@
 2. A finish is an observation of decode: its steps, in the time since its first
    token less the prefill that the replica did meanwhile, over the mean batch of
    that time. Prefill counts there as predicted, at most as long as it took.
+3. Where the replica reports what it computes, its reports teach instead (`witness`).
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from preble_plugin.core.report import LoadReport
 from preble_plugin.core.time_model import TimeModel
+from preble_plugin.core.witness import Witness
 
 _SAME_STEP_SECONDS: Final = 0.002
 _LEAST_STEPS: Final = 2
@@ -36,10 +39,11 @@ class Calibration:
     """Feeds one replica's `model`. Every method is O(1), about 1 us, and 6 us
     more where an observation is complete."""
 
-    __slots__ = ("_group", "_group_at", "_mark", "_model", "_previous")
+    __slots__ = ("_group", "_group_at", "_mark", "_model", "_previous", "_witness")
 
     def __init__(self, model: TimeModel) -> None:
         self._model = model
+        self._witness = Witness(model)
         self._mark = Mark(float("-inf"), 0.0, 0.0, 0.0)
         self._previous = float("-inf")
         self._group = (0, 0, 0, 0, 0.0)
@@ -71,6 +75,7 @@ class Calibration:
         """First tokens came for `requests`, the earliest of them placed at
         `earliest`; the figures are sums over them."""
         self.settle(now)
+        self._witness.started(requests, new_tokens, context_tokens, new_times_context)
         seconds = max(now - max(earliest, self._previous), 0.0)
         self._previous = max(self._previous, now)
         expected = self._model.queue_seconds(
@@ -93,6 +98,8 @@ class Calibration:
         """A request that had its first token at `since` ended with
         `output_tokens`, at the time last `passed`."""
         now = self._mark
+        if self._witness.knows_decode(now.at):
+            return
         elapsed = now.at - since.at
         seconds = elapsed - (now.prefill - since.prefill)
         if output_tokens > _LEAST_STEPS and seconds > _LEAST_DECODE_PART * elapsed:
@@ -103,8 +110,15 @@ class Calibration:
                 seconds,
             )
 
+    def reported(self, report: LoadReport, now: float) -> None:
+        """The replica said this of itself, after all that it said before. To be called
+        once `passed` until `now`."""
+        self._witness.heard(report, self._mark.running, self._mark.context, now)
+        self.settle(now)
+
     def settle(self, now: float) -> None:
         """Learn from the last first tokens if no more of their step can come."""
         if self._group[0] and now - self._group_at > _SAME_STEP_SECONDS:
-            self._model.observe_prefill(*self._group)
+            if not self._witness.knows_prefill(now):
+                self._model.observe_prefill(*self._group)
             self._group = (0, 0, 0, 0, 0.0)

@@ -7,7 +7,10 @@
    been announced by then), or at once when the request is aborted.
 4. Where the replica's events cannot be trusted, there is nothing else to go by:
    expectations then outlive their requests, and the oldest end when together
-   they exceed what the cache can hold.
+   they exceed what the cache can hold. They end when events can be trusted again.
+5. So they do for a request whose blocks events do not tell from another's, however
+   good the events are; these end when what is believed of the cache is forgotten.
+6. A cleared cache holds nothing of what finished requests left, of either kind.
 """
 
 from __future__ import annotations
@@ -20,11 +23,10 @@ from preble_plugin.core.prefix_tree import PrefixTree
 
 GRACE_SECONDS: Final = 1.0
 UNKNOWN_CAPACITY_BLOCKS: Final = 16_384
-"""Blocks expected of a distrusted replica whose capacity is not known."""
-
+"""Blocks expected of a replica whose capacity is not known, where they are kept."""
 
 KEPT_REQUESTS: Final = 8_192
-"""Finished requests whose expectations are kept on a distrusted replica."""
+"""Finished requests whose expectations are kept on a replica."""
 
 
 class Expectations:
@@ -35,7 +37,8 @@ class Expectations:
         self._column = column
         self._awaited = awaited
         self._leaves: dict[str, Node] = {}
-        self._kept: OrderedDict[str, None] = OrderedDict()
+        self._kept: OrderedDict[str, bool] = OrderedDict()
+        """Finished requests, oldest first, and whether events tell of their blocks."""
 
     def begin(self, request_id: str, path: list[Node]) -> None:
         """A request was dispatched whose prompt is `path`. O(path)."""
@@ -55,11 +58,11 @@ class Expectations:
             due = (now + GRACE_SECONDS, self, request_id, self._leaves[request_id])
             self._awaited.due.append(due)
 
-    def keep(self, request_id: str, capacity_blocks: int | None) -> None:
-        """The request finished, and its replica's events cannot be trusted.
-        O(1) amortised, plus the paths of those that give way."""
+    def keep(self, request_id: str, capacity_blocks: int | None, events_tell: bool) -> None:
+        """The request finished, and its replica's events cannot be trusted, or do not
+        tell of its blocks. O(1) amortised, plus the paths of those that give way."""
         if request_id in self._leaves:
-            self._kept[request_id] = None
+            self._kept[request_id] = events_tell
             bound = capacity_blocks or UNKNOWN_CAPACITY_BLOCKS
             expected = self._tree.expected_blocks
             while self._kept and (
@@ -68,10 +71,24 @@ class Expectations:
                 self.end(next(iter(self._kept)))
 
     def trust_again(self) -> None:
-        """Events tell what is cached from now on: end what was kept for want of
-        them."""
-        while self._kept:
-            self.end(next(iter(self._kept)))
+        """Events tell what is cached from now on: end what was kept for want of them.
+        O(kept and their paths)."""
+        self._end_kept(True)
+
+    def forget(self) -> None:
+        """What events told of the cache is forgotten: end what they did not tell of,
+        and may be gone as well. O(kept and their paths)."""
+        self._end_kept(False)
+
+    def cleared(self) -> None:
+        """The cache is empty: end all that was kept. O(kept and their paths)."""
+        self._end_kept(True)
+        self._end_kept(False)
+
+    def _end_kept(self, told_by_events: bool) -> None:
+        for request_id, events_tell in list(self._kept.items()):
+            if events_tell is told_by_events:
+                self.end(request_id)
 
     def end(self, request_id: str) -> None:
         """Nothing more is expected of a request. O(path)."""

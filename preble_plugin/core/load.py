@@ -10,8 +10,8 @@
 3. Decode is priced at a full batch, and delays a newcomer by as much of it as
    the batch is full: a decode step in a small batch leaves room for prefill, one
    in a full batch leaves none, and beyond it requests wait for a place.
-4. First tokens and finishes calibrate the time model (`calibration`), and the
-   window H counts what was assigned (`work_window`).
+4. First tokens and finishes, or the replica's own reports, calibrate the time
+   model (`calibration`), and the window H counts what was assigned (`work_window`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from preble_plugin.core.calibration import Calibration, Mark
+from preble_plugin.core.report import LoadReport
 from preble_plugin.core.request import FirstToken
 from preble_plugin.core.time_model import TimeModel
 from preble_plugin.core.work_window import WorkWindow
@@ -202,6 +203,19 @@ class ReplicaLoad:
             request.placed_at,
             request.began.at if request.began is not None else None,
         )
+
+    def reported(self, report: LoadReport, now: float) -> None:
+        """The replica said this of itself, after all that it said before. About 30 us
+        where the time model learns from it."""
+        self._calibration.passed(now, len(self._running), self._running_context)
+        self._calibration.reported(report, now)
+        self._price()
+
+    def latest_placement(self) -> float:
+        """When the last of the requests in flight was placed; -inf if there is none.
+        O(requests in flight)."""
+        in_flight = (*self._waiting.values(), *self._running.values())
+        return max((one.placed_at for one in in_flight), default=float("-inf"))
 
     def prefill_seconds_left(self, now: float) -> float:
         """Prefill of those waiting, less what the first of them was served."""

@@ -44,7 +44,8 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
     first_token_seconds: float | None = None
     output_tokens: int | None = None
     finish: str | None = None
-    """`finished`, `aborted`, or None while in flight."""
+    """`finished`, `aborted`, `lost` (the replica has it no more, and never said so),
+    or None while in flight."""
 
 
 _Kept: TypeAlias = tuple[Receipt, Callable[[], list[CandidateReceipt]] | None]

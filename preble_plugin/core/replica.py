@@ -8,6 +8,7 @@ from preble_plugin.core.expectations import Awaited, Expectations
 from preble_plugin.core.load import ReplicaLoad
 from preble_plugin.core.output_lengths import OutputLengths
 from preble_plugin.core.prefix_tree import PrefixTree
+from preble_plugin.core.report import LoadReport, Stillness
 from preble_plugin.core.request import ReplicaId
 from preble_plugin.core.residency import Residency
 from preble_plugin.core.status import ReplicaStatus, Trust
@@ -51,6 +52,9 @@ class Replica:
         self.actual_cached_tokens = 0
         self.audited_requests = 0
         self.exact_audits = 0
+        self.lost_requests = 0
+        self._stillness = Stillness()
+        self._reported_at = float("-inf")
 
     def evicted_blocks(self, new_tokens: int) -> int:
         """Blocks to be evicted before `new_tokens` fit; 0 for unknown capacity. O(1)."""
@@ -73,6 +77,16 @@ class Replica:
         self.audited_requests += 1
         self.exact_audits += predicted == actual
 
+    def reported(self, report: LoadReport, now: float) -> bool:
+        """What the replica says of itself; True if by that none of its requests in
+        flight is on it any more. A report not newer than the last says nothing. O(1),
+        for an idle one O(requests in flight)."""
+        if report.as_of <= self._reported_at:
+            return False
+        self._reported_at = report.as_of
+        self.load.reported(report, now)
+        return self._stillness.proves(report, self.load.latest_placement)
+
     def status(self, now: float) -> ReplicaStatus:
         """The replica as numbers. O(requests in flight)."""
         return ReplicaStatus(
@@ -90,4 +104,5 @@ class Replica:
             audited_requests=self.audited_requests,
             exact_audits=self.exact_audits,
             prefill_tokens_per_second=self.model.prefill_tokens_per_second,
+            lost_requests=self.lost_requests,
         )

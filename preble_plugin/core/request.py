@@ -69,6 +69,10 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, tag=2):
     request_id: str
     output_tokens: int
     aborted: bool = False
+    events_tell: bool = True
+    """False where the engine's events do not tell the blocks that this request leaves from
+    those of equal tokens in another namespace: its replica is then taken to hold them
+    because they were placed there, up to its capacity, until its cache is cleared."""
 
 
 Outcome: TypeAlias = FirstToken | Finished

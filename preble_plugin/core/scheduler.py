@@ -6,6 +6,7 @@
 2. `apply` feeds a replica's cache events to its residency.
 3. `observe` tells what became of requests: first tokens correct the load, teach
    the time model and audit the prediction; finished ones end expectations.
+   `report` takes in what a replica says of itself, where its engine does.
 
 Pure and synchronous: time comes in as an argument (seconds, monotonic), nothing
 goes out but return values. Not thread-safe.
@@ -17,12 +18,13 @@ from collections.abc import Iterable, Sequence
 
 from preble_plugin.core.block_keys import KEY_BYTES, BlockHasher
 from preble_plugin.core.bookings import Bookings
-from preble_plugin.core.events import CacheEvent
+from preble_plugin.core.events import CacheEvent, Clear
 from preble_plugin.core.expectations import Awaited
 from preble_plugin.core.policies.registry import load_policy
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.receipts import Receipt, ReceiptRing
 from preble_plugin.core.replica import Replica
+from preble_plugin.core.report import LoadReport
 from preble_plugin.core.request import FirstToken, Outcome, Placement, ReplicaId, Request
 from preble_plugin.core.snapshot import ResidencyCapture, capture, restore
 from preble_plugin.core.status import SchedulerStatus, Trust
@@ -176,6 +178,16 @@ class Scheduler:
         # Here rather than in `place`, where it would be waited for.
         self._awaited.expire(now)
 
+    def report(self, replica: ReplicaId, report: LoadReport, now: float) -> list[str]:
+        """What a replica says of itself: it teaches the time model in place of first
+        tokens and ends, and releases requests whose ends were lost, whose ids it
+        returns. Those of unknown replicas, and such as are not newer than the last, are
+        ignored. O(1), for an idle report O(requests in flight)."""
+        known = self._replicas.get(replica)
+        if known is None or not known.reported(report, now):
+            return []
+        return self._bookings.lose(known, now)
+
     # -- events ------------------------------------------------------------------
 
     def apply(self, replica: ReplicaId, events: Iterable[CacheEvent], now: float) -> int:
@@ -186,6 +198,8 @@ class Scheduler:
         for event in events:
             if known is None or not known.residency.apply(event):
                 skipped += 1
+            elif isinstance(event, Clear):
+                known.expectations.cleared()
         if known is not None:
             known.eviction.changed()
         self._skipped_events += skipped
@@ -197,6 +211,7 @@ class Scheduler:
         known = self._replicas.get(replica)
         if known is not None:
             known.residency.clear()
+            known.expectations.forget()
             known.eviction.changed()
 
     def snapshot(self, replica: ReplicaId, max_blocks: int) -> ResidencyCapture | None:

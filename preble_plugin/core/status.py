@@ -45,6 +45,9 @@ class ReplicaStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     event_gaps: int = 0
     event_batches: int = 0
     event_errors: int = 0
+    lost_requests: int = 0
+    """Requests that left the replica without our being told: it said itself that it
+    has none."""
 
 
 class SchedulerStatus(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -100,17 +100,16 @@ class TimeModel:
 
     def observe_prefill(
         self,
-        requests: int,
-        new_tokens: int,
-        context_tokens: int,
-        new_times_context: int,
+        requests: float,
+        new_tokens: float,
+        context_tokens: float,
+        new_times_context: float,
         seconds: float,
     ) -> bool:
-        """Learn from requests whose first tokens came together.
+        """Learn from `requests` that a replica prefilled in `seconds`, nothing else.
 
-        The token figures are sums over the `requests`; `seconds` run from the
-        later of the previous first tokens and the earliest dispatch among them.
-        False if the observation says nothing. About 6 us, for the fleet as much.
+        The token figures are sums over them. False if the observation says nothing.
+        About 6 us, for the fleet as much.
         """
         if self._fleet is not None:
             self._fleet.observe_prefill(
@@ -124,12 +123,11 @@ class TimeModel:
         return learned
 
     def observe_decode(
-        self, output_tokens: int, context_tokens: float, running: float, seconds: float
+        self, output_tokens: float, context_tokens: float, running: float, seconds: float
     ) -> bool:
-        """Learn from one request's decode: `output_tokens` steps in `seconds`,
-        with `running` requests and `context_tokens` between them in the batch on
-        average. False if the observation says nothing. About 5 us, for the fleet as
-        much."""
+        """Learn from decode: `output_tokens` steps in `seconds`, with `running`
+        requests and `context_tokens` between them in the batch on average. False if
+        the observation says nothing. About 5 us, for the fleet as much."""
         if self._fleet is not None:
             self._fleet.observe_decode(output_tokens, context_tokens, running, seconds)
         learned = output_tokens > 0 and self._decode.observe(

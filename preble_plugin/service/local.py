@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from preble_plugin.core.block_keys import BlockHasher
+from preble_plugin.core.report import LoadReport
 from preble_plugin.core.request import Outcome, Placement, ReplicaId, Request
 from preble_plugin.core.status import SchedulerStatus
 from preble_plugin.service.admin import AdminSocket, AdminSocketError, ServiceStatus
 from preble_plugin.service.interface import ReplicaSpec, Unplaced
 from preble_plugin.service.run_dir import RunDirError, ServerDirectory
-from preble_plugin.service.scheduler_host import ReplicaConflictError, SchedulerHost
+from preble_plugin.service.scheduler_host import ReplicaConflictError, SchedulerHost, Translate
 from preble_plugin.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -23,12 +24,13 @@ _Result = TypeVar("_Result")
 class LocalFrontend:
     """The `Frontend` with the scheduler in the caller's process.
 
-    Nothing in it waits: `place` returns without a suspension. Raises
-    `SettingsError` for a policy that does not exist.
+    Nothing in it waits: `place` returns without a suspension, and `place_now` is the
+    same for a caller that cannot await. Where `translate` raises, the events count as
+    lost. Raises `SettingsError` for a policy that does not exist.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.host = SchedulerHost(settings)
+    def __init__(self, settings: Settings, translate: Translate | None = None) -> None:
+        self.host = SchedulerHost(settings, translate=translate)
         self.dropped = 0
         """Calls that failed by a fault of ours."""
         self._directory: ServerDirectory | None = None
@@ -51,6 +53,10 @@ class LocalFrontend:
 
     async def place(self, request: Request) -> Placement | Unplaced:
         """Place a request, at once."""
+        return self.place_now(request)
+
+    def place_now(self, request: Request) -> Placement | Unplaced:
+        """Place a request."""
         if self.host.hasher is None:
             return Unplaced("not_ready")
         answer = self._safely("place", lambda: self.host.place(request))
@@ -63,6 +69,12 @@ class LocalFrontend:
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """Pass on what one engine output message said."""
         self._safely("observe", lambda: self.host.observe(replica, outcomes, now))
+
+    def report(self, replica: ReplicaId, report: LoadReport) -> list[str]:
+        """Pass on what a replica says of itself; the ids of requests that it proves to
+        be gone without a word. Not of `Frontend`: only an engine whose dispatcher and
+        loads are in one process has such reports at hand."""
+        return self._safely("report", lambda: self.host.report(replica, report)) or []
 
     def status(self) -> SchedulerStatus | None:
         """The scheduler's state now, or None before replicas are known."""

@@ -14,13 +14,15 @@ processes of a machine share.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import msgspec
 
 from preble_plugin.core import (
     BlockHasher,
     CacheEvent,
+    LoadReport,
     NoReplicaError,
     Outcome,
     Placement,
@@ -39,6 +41,10 @@ from preble_plugin.service.replica_streams import ReplicaStreams
 from preble_plugin.service.snapshots import SavedResidency, Taken
 from preble_plugin.settings import Settings, SettingsError
 
+Translate: TypeAlias = Callable[[ReplicaId, Sequence[CacheEvent]], Sequence[CacheEvent]]
+"""An adapter's say in a replica's events before they are applied: whose blocks an event
+speaks of, where the engine's hashes alone tell. What raises counts as events lost."""
+
 
 class ReplicaConflictError(ValueError):
     """Replicas that one scheduler cannot serve together."""
@@ -55,7 +61,8 @@ def check_policy(settings: Settings) -> None:
 class SchedulerHost:
     """Serves the replicas stated to it.
 
-    `recall` gives what was saved of a replica before a restart. Raises
+    `recall` gives what was saved of a replica before a restart; `translate` is asked
+    for the meaning of each batch of a replica's events, in order. Raises
     `SettingsError` for a policy that does not exist.
     """
 
@@ -64,12 +71,14 @@ class SchedulerHost:
         settings: Settings,
         seed: bytes | None = None,
         recall: Callable[[ReplicaSpec], SavedResidency | None] = lambda spec: None,
+        translate: Translate | None = None,
     ) -> None:
         check_policy(settings)
         self.settings = settings
         self.scheduler: Scheduler | None = None
         self.clock = time.monotonic
         self._seed = seed
+        self._translate = translate
         self._specs: dict[ReplicaId, ReplicaSpec] = {}
         self._streams = ReplicaStreams(self, recall, self._restore)
 
@@ -119,6 +128,13 @@ class SchedulerHost:
         if self.scheduler is not None:
             self.scheduler.observe(replica, outcomes, now)
 
+    def report(self, replica: ReplicaId, report: LoadReport) -> list[str]:
+        """Take in what a replica says of itself; the ids of requests that it proves
+        to be gone without a word."""
+        if self.scheduler is None:
+            return []
+        return self.scheduler.report(replica, report, self.clock())
+
     def explain(self, request_id: str) -> list[Receipt]:
         """The decisions kept for a request, by either of its ids."""
         return self.scheduler.explain(request_id) if self.scheduler is not None else []
@@ -157,8 +173,11 @@ class SchedulerHost:
 
     # -- what the streams say (feed's sink) -------------------------------------------
 
-    def apply(self, replica: ReplicaId, events: Iterable[CacheEvent], now: float) -> int:
-        """Events of a replica, in order; how many of them could not be applied."""
+    def apply(self, replica: ReplicaId, events: Sequence[CacheEvent], now: float) -> int:
+        """Events of a replica, in order; how many of them could not be applied. Raises
+        what `translate` raises, with nothing applied."""
+        if self._translate is not None:
+            events = self._translate(replica, events)
         return self.scheduler.apply(replica, events, now) if self.scheduler is not None else 0
 
     def reset(self, replica: ReplicaId) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from preble_plugin.cli.main import main
-from preble_plugin.core import Finished, FirstToken, Placement, Request
+from preble_plugin.core import Finished, FirstToken, LoadReport, Placement, Request
 from preble_plugin.service.interface import ReplicaSpec
 from preble_plugin.service.local import LocalFrontend
 from preble_plugin.settings import Settings
@@ -81,6 +81,18 @@ async def test_explain_of_an_unknown_request_fails_with_the_reason(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "preble: no decision is kept for request 'nobody' on 1 server(s)" in printed.err
+
+
+async def test_status_counts_the_requests_whose_ends_were_lost(
+    server: LocalFrontend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hasher = server.hasher
+    assert hasher is not None
+    await server.place(Request("r2", hasher.prompt_keys(range(64)), 65, fixed_replica=0))
+    for seconds in (2, 4):
+        server.report(0, LoadReport(time.monotonic() + seconds, 0, 0))
+    assert await preble("status") == 0
+    assert "1 lost requests" in capsys.readouterr().out
 
 
 async def test_status_shows_the_replicas(
