@@ -125,6 +125,7 @@ def _store(event: Stored) -> Store | None:
     if not blocks:
         return None
     at_start = event.parent_block_hash is None
+    lora_name = event.lora_name if isinstance(event.lora_name, str) else None
     features: list[list[Feature]] = []
     salt: str | None = None
     try:
@@ -132,7 +133,7 @@ def _store(event: Stored) -> Store | None:
     except UNREADABLE:
         raise _SkippedError("extra_keys") from None
     if values:
-        features, salt = _what_sets_apart(values, event.lora_name, at_start)
+        features, salt = _what_sets_apart(values, lora_name, at_start)
         if listed > blocks:
             # Which of the listed blocks are named is not said: these are found by hash.
             features = []
@@ -141,7 +142,7 @@ def _store(event: Stored) -> Store | None:
         event.parent_block_hash,
         event.token_ids,
         event.block_size,
-        namespace(event.lora_name, event.lora_id, salt) if at_start else (),
+        namespace(lora_name, event.lora_id, salt) if at_start else (),
         features,
         event.group_idx or 0,
         event.medium or "GPU",

@@ -82,7 +82,8 @@ class Garbled(msgspec.Struct, frozen=True):
 
 
 class _StoredArray(Stored, tag="BlockStored", array_like=True, gc=False):
-    pass
+    # SGLang 0.5.18 and 0.5.19 put a map of a salted block's metadata in this place.
+    lora_name: str | dict[str, Any] | None = None  # type: ignore[assignment]
 
 
 class _RemovedArray(Removed, tag="BlockRemoved", array_like=True, gc=False):
@@ -105,7 +106,7 @@ class _StoredPairs(msgspec.Struct, tag="BlockStored", gc=False):
 
 
 class _StoredPairsArray(_StoredPairs, tag="BlockStored", array_like=True, gc=False):
-    pass
+    lora_name: str | dict[str, Any] | None = None  # type: ignore[assignment]
 
 
 class _TypeInMap(msgspec.Struct):

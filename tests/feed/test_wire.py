@@ -51,6 +51,11 @@ def test_a_short_array_takes_the_defaults() -> None:
     assert store_of(["BlockStored", [1], None, [0, 1, 2, 3], 4, None]) == store_of(stored_map([1]))
 
 
+def test_an_array_may_have_a_map_of_metadata_after_its_medium() -> None:
+    """SGLang 0.5.18 and 0.5.19, for a block under a cache salt."""
+    assert store_of([*stored_array([1]), {"cache_salt": "s"}]) == store_of(stored_map([1]))
+
+
 def test_removals_and_clears_are_read_in_both_forms() -> None:
     maps = decoded(removed_map([1]), CLEARED)
     arrays = decoded(["BlockRemoved", [1]], ["AllBlocksCleared"])
