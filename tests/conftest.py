@@ -1,7 +1,22 @@
-"""Settings for all tests."""
+"""Settings for all tests, and the one place where real engines run."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
+
+from tests.engines import EngineRoom
 
 # The machines are shared: work is counted, never timed.
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+
+
+@pytest.fixture(scope="session")
+def engine_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineRoom]:
+    """Starts servers, one at a time, and ends the last one after the last test."""
+    room = EngineRoom(tmp_path_factory.mktemp("engines"))
+    yield room
+    room.close()

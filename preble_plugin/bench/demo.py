@@ -1,7 +1,7 @@
-"""`make demo`: the gain, measured on real vLLM on this machine.
+"""`make demo`, `make demo-sglang`: the gain, measured on a real engine on this machine.
 
-1. The same seeded workload drives each side: vLLM's own dispatch, and
-   `--dp-scheduler preble`. Nothing else differs (`stage`).
+1. The same seeded workload drives each side: the engine's own dispatch, and
+   `--dp-scheduler preble`. Nothing else differs (`engines`, `stage`).
 2. With `--repeat` the sides alternate (A B A B), so that a machine that slows
    down does not favour one of them; the figures are medians then.
 3. What came out is a table here, a picture, and a page with both.
@@ -21,23 +21,25 @@ from pathlib import Path
 import msgspec
 
 from preble_plugin.bench import page, picture
+from preble_plugin.bench.engines import Engine, Sglang, Vllm
 from preble_plugin.bench.open_loop import Pace
+from preble_plugin.bench.plan import LOAD, REQUESTS, Plan
 from preble_plugin.bench.result import Comparison
-from preble_plugin.bench.stage import LOAD, REQUESTS, Plan, Stage
-from preble_plugin.bench.table import caption, heading, render
+from preble_plugin.bench.server import ServerError
+from preble_plugin.bench.stage import Stage
+from preble_plugin.bench.table import caption, render
 from preble_plugin.bench.tiny_model import make_tiny_model
-from preble_plugin.bench.vllm_server import ServerError
 
 TOLERATED_CORES = 0.25
 
 NEXT_STEPS = """\
-make serve                # the same vLLM with preble on port 8000, until Ctrl-C
+make {serve:<15} # the same {engine} with preble on port 8000, until Ctrl-C
 
 # in another terminal: a question about a text, twice; the second finds the text cached
 curl -s http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' \\
-  -d @examples/vllm/question.json
-PREBLE explain ID         # why it went where it went; ID is the "id" of the answer
-PREBLE status             # replicas: trust, cache, load, predictions against facts
+  -d @examples/question.json
+{preble} explain ID         # why it went where it went; ID is the "id" of the answer
+{preble} status             # replicas: trust, cache, load, predictions against facts
 curl -s http://127.0.0.1:8000/metrics | grep '^preble:.*_total'
 """
 
@@ -47,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     # SIGTERM ends as Ctrl-C does: through the blocks that stop the server.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    stage = Stage(options.plan, make_tiny_model(options.model), options.out)
+    engine: Engine = options.engine
+    stage = Stage(engine, options.plan, make_tiny_model(options.model), options.out)
     try:
         runs = [
             stage.run(dispatch, number)
@@ -65,28 +68,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rate=stage.rate,
         seed=options.plan.seed,
         machine=f"{os.cpu_count()} CPU cores ({platform.machine()})",
-        engine=f"vLLM {version('vllm')}",
+        engine=f"{engine.name} {version(engine.distribution)}",
+        sides={dispatch: engine.side(dispatch) for dispatch in options.dispatch},
         runs=runs,
     )
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_bytes(msgspec.json.encode(comparison))
-    _show(comparison, options.out)
+    _show(comparison, engine, options.out)
     return 1 if comparison.failed else 0
 
 
-def _show(comparison: Comparison, out: Path) -> None:
+def _show(comparison: Comparison, engine: Engine, out: Path) -> None:
     preble = os.path.relpath(Path(sys.executable).parent / "preble")
-    commands = NEXT_STEPS.replace("PREBLE", preble)
+    commands = NEXT_STEPS.format(serve=engine.serve, engine=engine.name, preble=preble)
     picture.draw(comparison, out / "gain.png")
     page.write(comparison, out / "gain.png", out / "index.html", commands)
     print(f"\n{render(comparison)}\n{caption(comparison)}")
     for run in comparison.runs:
         if run.figures.foreign_cores > TOLERATED_CORES:
+            name = comparison.sides[run.dispatch].heading
             print(
                 f"note: other programs used {run.figures.foreign_cores:.1f} of {os.cpu_count()} "
-                f"cores during round {run.round + 1} of {heading(run.dispatch)!r}: measure again "
-                "on a quieter machine before you believe the ratios"
+                f"cores during round {run.round + 1} of {name!r}: measure again on a quieter "
+                "machine before you believe the ratios"
             )
     print(f"\npicture  {out / 'gain.png'}\npage     {out / 'index.html'}")
     print(f"\nTo keep it running and look inside:\n\n{commands}")
@@ -97,23 +102,24 @@ def arguments_parser() -> argparse.ArgumentParser:
     plan = Plan()
     parser = argparse.ArgumentParser(
         prog="python -m preble_plugin.bench.demo",
-        description="Measure vLLM's own dispatch against preble on this machine.",
+        description="Measure an engine's own dispatch against preble on this machine.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
+    add("--engine", choices=("vllm", "sglang"), default="vllm", help="what is served with")
+    add("--standins", type=Path, help="what SGLang imports and a CPU has no wheel of: directory")
     add("--workload", choices=("documents", "unique"), default=plan.workload, help="prompts")
     add("--rate", type=float, help=f"arrivals in requests/s; chosen: {LOAD} of capacity")
     add("--requests", type=int, help=f"requests of a side and round; chosen: up to {REQUESTS}")
     add("--documents", type=int, default=plan.documents, help="documents that are asked about")
     add("--seed", type=int, default=plan.seed, help="of prompts, order and arrival times")
-    add("--blocks", type=int, default=plan.blocks, help="cache of a rank, blocks of 32 tokens")
-    add("--api-server-count", type=int, dest="api_servers", help="API servers; chosen by vLLM")
+    add("--cache-tokens", type=int, default=plan.cache_tokens, help="cache of a rank")
+    add("--front-ends", type=int, help="API servers, tokenizer workers; chosen by the engine")
     add("--config", dest="settings", help="--dp-scheduler-config of the preble side")
-    sides = ["default", "preble"]
-    add("--dispatch", type=lambda text: text.split(","), default=sides, help="sides, in order")
+    add("--dispatch", type=lambda text: text.split(","), help="sides, in order; chosen: all")
     add("--repeat", type=int, default=1, help="rounds")
     add("--model", type=Path, default=Path(".cache/tiny-model"), help="made if not there")
-    add("--out", type=Path, default=Path("demo"), help="for picture, page and logs")
+    add("--out", type=Path, help="for picture, page and logs; chosen: demo, demo/sglang")
     add("--json", type=Path, help="write every answer and figure to this file")
     return parser
 
@@ -124,10 +130,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.plan = Plan(**{name: getattr(options, name) for name in Plan.__dataclass_fields__})
     if options.repeat < 1:
         parser.error(f"--repeat must be at least 1, got {options.repeat}")
+    options.out = options.out or Path("demo" if options.engine == "vllm" else "demo/sglang")
     try:
+        options.engine = Vllm() if options.engine == "vllm" else Sglang(options.standins)
         options.plan.load(Pace(uncached=1000.0, cached=1000.0))
-    except ValueError as problem:
+    except (ValueError, FileNotFoundError) as problem:
         parser.error(str(problem))
+    options.dispatch = options.dispatch or list(options.engine.sides)
     return options
 
 

@@ -9,7 +9,7 @@ from string import Template
 from typing import Final
 
 from preble_plugin.bench.result import Comparison
-from preble_plugin.bench.table import caption, heading, rows
+from preble_plugin.bench.table import Row, caption, headings, rows
 
 _PAGE: Final = Template("""<!doctype html>
 <html lang="en">
@@ -25,10 +25,10 @@ _PAGE: Final = Template("""<!doctype html>
   table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
   th, td { padding: .4rem .8rem; text-align: right; border-bottom: 1px solid #e3e6e9; }
   th:first-child, td:first-child { text-align: left; }
-  td:last-child { color: #0b7a75; font-weight: 600; }
+  td.ratio { color: #0b7a75; font-weight: 600; }
   pre { background: #f4f5f6; padding: .8rem 1rem; overflow-x: auto; font-size: .85rem; }
 </style>
-<h1>The same requests, the same engine, two ways to dispatch</h1>
+<h1>The same requests, the same engine, $count to dispatch</h1>
 <p class="caption">$caption</p>
 <img alt="Time to first token, work per replica and share from cache"
   src="data:image/png;base64,$picture">
@@ -41,21 +41,28 @@ $rows
 </html>
 """)
 
+_WAYS: Final = {1: "one way", 2: "two ways", 3: "three ways", 4: "four ways"}
+
 
 def write(comparison: Comparison, picture: Path, path: Path, commands: str) -> None:
     """Write the page to `path`, with the picture inside and `commands` to type."""
-    headings = ["", *map(heading, comparison.dispatches), "ratio"]
-    lines = [[row.name, *row.cells, row.ratio] for row in rows(comparison)]
+    first = headings(comparison)
     path.write_text(
         _PAGE.substitute(
             caption=escape(caption(comparison)),
             picture=base64.b64encode(picture.read_bytes()).decode(),
-            headings="".join(f"<th>{escape(cell)}</th>" for cell in headings),
-            rows="\n".join(
-                "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>"
-                for line in lines
+            count=_WAYS.get(len(first.cells), f"{len(first.cells)} ways"),
+            headings="".join(
+                f"<th>{escape(cell)}</th>" for cell in (first.name, *first.cells, *first.ratios)
             ),
+            rows="\n".join(map(_row, rows(comparison))),
             commands=escape(commands),
         ),
         encoding="utf-8",
     )
+
+
+def _row(row: Row) -> str:
+    cells = "".join(f"<td>{escape(cell)}</td>" for cell in (row.name, *row.cells))
+    ratios = "".join(f'<td class="ratio">{escape(ratio)}</td>' for ratio in row.ratios)
+    return f"<tr>{cells}{ratios}</tr>"

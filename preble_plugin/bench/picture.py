@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from preble_plugin.bench.result import Comparison
-from preble_plugin.bench.table import OWN, caption, heading
+from preble_plugin.bench.result import PREBLE, Comparison
+from preble_plugin.bench.table import caption
 
 _INK: Final = "#22262b"
 _FAINT: Final = "#8a939c"
 _GRID: Final = "#e3e6e9"
-_COLOURS: Final = ("#8794a3", "#0b7a75", "#d1603d", "#5b5ea6")
+_OURS: Final = "#0b7a75"
+_OTHERS: Final = ("#8794a3", "#d1603d", "#5b5ea6")
 
 
 def draw(comparison: Comparison, path: Path) -> None:
@@ -48,24 +49,37 @@ def draw(comparison: Comparison, path: Path) -> None:
 
 
 def _title(comparison: Comparison) -> str:
-    others = [side for side in comparison.dispatches if side != OWN]
-    ratio = comparison.ratio("mean_ttft", OWN, others[0]) if len(others) == 1 else None
-    if ratio is None:
+    sides = comparison.sides
+    ratios = [
+        (over, comparison.ratio("mean_ttft", over, under)) for over, under in comparison.pairs
+    ]
+    told = [(sides[over], ratio) for over, ratio in ratios if ratio is not None]
+    if not told or (len(told) > 1 and PREBLE not in comparison.dispatches):
         return "Time to first token, work and reuse"
-    if ratio >= 1.05:
-        return f"The first token comes {ratio:.1f}x sooner on average"
-    return f"Mean time to first token: {1 / ratio:.2f} of vLLM's own dispatch"
+    if any(ratio < 1.05 for _, ratio in told):
+        parts = [f"{1 / ratio:.2f} of {side.heading}" for side, ratio in told]
+        return f"Mean time to first token: {', '.join(parts)}"
+    if len(told) > 1:
+        parts = [f"{ratio:.1f}x sooner than by {side.short}" for side, ratio in told]
+        return f"The first token comes {', '.join(parts)}"
+    return f"The first token comes {told[0][1]:.1f}x sooner on average"
+
+
+def _colours(comparison: Comparison) -> list[str]:
+    """One for each side; preble's is always the same."""
+    others = iter(_OTHERS)
+    return [_OURS if side == PREBLE else next(others, _FAINT) for side in comparison.dispatches]
 
 
 def _waits(axes: Any, comparison: Comparison) -> None:
     """Share of requests whose first token came within x seconds, log scale."""
     lowest, highest = np.inf, 0.0
-    for side, colour in zip(comparison.dispatches, _COLOURS, strict=False):
+    for side, colour in zip(comparison.dispatches, _colours(comparison), strict=True):
         runs = comparison.of(side)
         times = np.sort([answer.ttft_seconds for run in runs for answer in run.answers])
         shares = np.arange(1, len(times) + 1) / len(times)
         mean = comparison.figure(side, "mean_ttft")
-        label = f"{heading(side)}, mean {mean * 1000:.0f} ms"
+        label = f"{comparison.sides[side].heading}, mean {mean * 1000:.0f} ms"
         axes.step(times, shares, where="post", color=colour, linewidth=2.4, label=label)
         axes.fill_between(times, shares, step="post", color=colour, alpha=0.06)
         axes.axvline(mean, color=colour, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -95,7 +109,7 @@ def _work(axes: Any, comparison: Comparison) -> None:
     sides = comparison.dispatches
     replicas = list(comparison.work_shares(sides[0]))
     width = 0.8 / len(sides)
-    for number, (side, colour) in enumerate(zip(sides, _COLOURS, strict=False)):
+    for number, (side, colour) in enumerate(zip(sides, _colours(comparison), strict=True)):
         runs = comparison.of(side)
         thousands = [
             sum(run.figures.computed_tokens.get(replica, 0) for run in runs) / len(runs) / 1000
@@ -112,10 +126,11 @@ def _work(axes: Any, comparison: Comparison) -> None:
 def _cache(axes: Any, comparison: Comparison) -> None:
     """Share of the prompt tokens that came from a cache."""
     shares = [comparison.figure(side, "cached_share") for side in comparison.dispatches]
-    bars = axes.bar(range(len(shares)), shares, 0.7, color=_COLOURS[: len(shares)])
+    bars = axes.bar(range(len(shares)), shares, 0.7, color=_colours(comparison))
     axes.bar_label(bars, labels=[f"{share:.0%}" for share in shares], padding=2, fontsize=9.5)
     axes.set_ylim(0, 1)
-    axes.set_xticks(range(len(shares)), ["own" if s == OWN else s for s in comparison.dispatches])
+    names = [comparison.sides[side].short.replace(" ", "\n") for side in comparison.dispatches]
+    axes.set_xticks(range(len(shares)), names)
     axes.set_title("Prompt tokens from cache", loc="left", fontsize=11)
     _bare(axes)
 

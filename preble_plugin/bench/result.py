@@ -8,14 +8,24 @@ one right after the other on the same machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
 from preble_plugin.bench.open_loop import Answer
-from preble_plugin.bench.vllm_server import Metrics
+
+PREBLE: Final = "preble"
+"""The side that a comparison is about, where it ran."""
+
+
+class Side(NamedTuple):
+    """How a way to dispatch is called where people read it."""
+
+    heading: str
+    short: str
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -56,12 +66,23 @@ class Comparison(msgspec.Struct, frozen=True):
     seed: int
     machine: str
     engine: str
+    sides: dict[str, Side]
+    """How each is called, by its name in the runs."""
     runs: list[Run]
 
     @property
     def dispatches(self) -> list[str]:
         """The sides, in order of their first run."""
         return list(dict.fromkeys(run.dispatch for run in self.runs))
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """What is set against what: each other side against preble, or, where that
+        did not run, the first against each other side."""
+        first, *others = self.dispatches
+        if PREBLE in self.dispatches:
+            return [(side, PREBLE) for side in self.dispatches if side != PREBLE]
+        return [(first, side) for side in others]
 
     def of(self, dispatch: str) -> list[Run]:
         """The runs of one side, in order of rounds."""
@@ -97,9 +118,13 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def figures(
-    answers: Sequence[Answer], before: Metrics, after: Metrics, foreign_cores: float = 0.0
+    answers: Sequence[Answer],
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    foreign_cores: float = 0.0,
 ) -> Figures:
-    """Sum up one run from its answers and two readings of the server's metrics.
+    """Sum up one run from its answers and the prompt tokens that each replica had
+    computed before and after it.
 
     Raises `RuntimeError` where no call was answered.
     """
@@ -119,16 +144,9 @@ def figures(
         p99_latency=float(np.percentile(latency, 99)),
         throughput=len(good) / (ended - min(answer.at_seconds for answer in good)),
         cached_share=sum(answer.cached_tokens for answer in good) / max(prompt_tokens, 1),
-        computed_tokens=_computed(before, after),
+        computed_tokens={
+            replica: round(tokens - before.get(replica, 0)) for replica, tokens in after.items()
+        },
         p99_late=float(np.percentile([answer.late_seconds for answer in answers], 99)),
         foreign_cores=foreign_cores,
     )
-
-
-def _computed(before: Metrics, after: Metrics) -> dict[str, int]:
-    name, source = "vllm:prompt_tokens_by_source_total", "local_compute"
-    earlier = before.by("engine", name, source=source)
-    return {
-        engine: round(tokens - earlier.get(engine, 0))
-        for engine, tokens in after.by("engine", name, source=source).items()
-    }

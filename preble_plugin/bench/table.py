@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from preble_plugin.bench.result import Comparison
 
-NAMES: Final = {"default": "vLLM's own dispatch", "preble": "--dp-scheduler preble"}
-
-OWN: Final = "default"
-"""The side that the others are compared with."""
-
 
 class Row(NamedTuple):
-    """One measure: its name, one cell a side, and the ratio (or nothing)."""
+    """One measure: its name, one cell a side, and one ratio a pair (or nothing)."""
 
     name: str
     cells: list[str]
-    ratio: str
+    ratios: list[str]
 
 
-def heading(dispatch: str) -> str:
-    """How a side is called where people read it."""
-    return NAMES.get(dispatch, dispatch)
+def headings(comparison: Comparison) -> Row:
+    """The table's first row."""
+    sides, pairs = comparison.sides, comparison.pairs
+    ratios = [f"{sides[under].short} vs {sides[over].short}" for over, under in pairs]
+    return Row(
+        "",
+        [sides[side].heading for side in comparison.dispatches],
+        ratios if len(pairs) > 1 else ["ratio"],
+    )
 
 
 def rows(comparison: Comparison) -> list[Row]:
@@ -41,16 +42,17 @@ def rows(comparison: Comparison) -> list[Row]:
         Row(
             label,
             [text(comparison.figure(side, name)) for side in sides],
-            _ratio(comparison, name, better),
+            _ratios(comparison, name, better),
         )
         for label, name, text, better in measures
     ]
+    nothing = [""] * max(1, len(comparison.pairs))
     work = [comparison.work_shares(side) for side in sides]
     table.append(
         Row(
             "work per replica",
             [" / ".join(f"{share:.0%}" for share in shares.values()) for shares in work],
-            "",
+            nothing,
         )
     )
     table.append(
@@ -61,7 +63,7 @@ def rows(comparison: Comparison) -> list[Row]:
                 f" of {sum(run.figures.requests for run in comparison.of(side))}"
                 for side in sides
             ],
-            "",
+            nothing,
         )
     )
     return table
@@ -69,8 +71,8 @@ def rows(comparison: Comparison) -> list[Row]:
 
 def render(comparison: Comparison) -> str:
     """The table for a terminal."""
-    lines = [["", *map(heading, comparison.dispatches), "ratio"]]
-    lines += [[row.name, *row.cells, row.ratio] for row in rows(comparison)]
+    table = [headings(comparison), *rows(comparison)]
+    lines = [[row.name, *row.cells, *row.ratios] for row in table]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     drawn = [
         "  ".join(
@@ -95,14 +97,13 @@ def caption(comparison: Comparison) -> str:
     )
 
 
-def _ratio(comparison: Comparison, name: str, better: str) -> str:
-    others = [side for side in comparison.dispatches if side != OWN]
-    if OWN not in comparison.dispatches or len(others) != 1:
-        return ""
-    ratio = (
-        comparison.ratio(name, OWN, others[0]) if better else comparison.ratio(name, others[0], OWN)
-    )
-    return "" if ratio is None else f"{ratio:.2f}x {better}".rstrip()
+def _ratios(comparison: Comparison, name: str, better: str) -> list[str]:
+    found = [
+        comparison.ratio(name, over, under) if better else comparison.ratio(name, under, over)
+        for over, under in comparison.pairs
+    ]
+    texts = ["" if ratio is None else f"{ratio:.2f}x {better}".rstrip() for ratio in found]
+    return texts or [""]
 
 
 def _seconds(value: float) -> str:

@@ -17,7 +17,7 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,7 +80,20 @@ def make_tiny_model(directory: Path, seed: int = 0) -> Path:
     """Make the model in `directory`, unless it is there, and return `directory`.
 
     The same seed gives the same files. Needs `tokenizers` and `safetensors`
-    (both come with vLLM). Takes about 3 seconds; 18 MB.
+    (both come with either engine). Takes about 3 seconds; 18 MB.
+    """
+    return write_model(directory, seed, llama_config(), llama_weights)
+
+
+def write_model(
+    directory: Path,
+    seed: int,
+    config: Mapping[str, Any],
+    weights: Callable[[int], dict[str, NDArray[np.float32]]],
+) -> Path:
+    """Write a model with this tokenizer, unless it is there, and return `directory`.
+
+    `config` is its config.json; `weights(seed)` gives its tensors by name.
     """
     if directory.exists():
         return directory
@@ -91,9 +104,9 @@ def make_tiny_model(directory: Path, seed: int = 0) -> Path:
     try:
         _train_tokenizer(seed).save(str(draft / "tokenizer.json"))
         _write_json(draft / "tokenizer_config.json", _tokenizer_config())
-        _write_json(draft / "config.json", _model_config())
+        _write_json(draft / "config.json", config)
         _write_json(draft / "generation_config.json", {"eos_token_id": 0, "do_sample": False})
-        save_file(_weights(seed), draft / "model.safetensors", metadata={"format": "pt"})
+        save_file(weights(seed), draft / "model.safetensors", metadata={"format": "pt"})
         draft.chmod(0o755)
         try:
             os.rename(draft, directory)
@@ -133,7 +146,8 @@ def _tokenizer_config() -> dict[str, Any]:
     }
 
 
-def _model_config() -> dict[str, Any]:
+def llama_config() -> dict[str, Any]:
+    """config.json of the Llama."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -155,7 +169,8 @@ def _model_config() -> dict[str, Any]:
     }
 
 
-def _weights(seed: int) -> dict[str, NDArray[np.float32]]:
+def llama_weights(seed: int) -> dict[str, NDArray[np.float32]]:
+    """Its tensors by name, each `(rows, columns)` or `(size,)`."""
     rng = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int) -> NDArray[np.float32]:
@@ -193,7 +208,7 @@ def _running_sum(values: Iterator[float]) -> Iterator[float]:
         yield total
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

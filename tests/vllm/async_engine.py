@@ -12,7 +12,8 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.vllm.preble_servers import Scheduler, tokens
+from tests.engines.client import tokens
+from tests.engines.preble import Scheduler
 
 
 def build(model: str) -> Any:
@@ -85,7 +86,7 @@ async def use(engine: Any) -> dict[str, Any]:
 
 
 def wait_until_running(scheduler: Scheduler) -> None:
-    from tests.vllm.preble_servers import until
+    from tests.engines.preble import until
 
     until(scheduler.status, lambda status: status.in_flight == 1)
 

@@ -1,19 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from preble_plugin.bench.vllm_server import VllmServer
 from tests.engines import EngineRoom, Serving
-
-
-@pytest.fixture(scope="session")
-def engine_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineRoom]:
-    """Starts servers, one at a time, and ends the last one after the last test."""
-    room = EngineRoom(tmp_path_factory.mktemp("vllm"))
-    yield room
-    room.close()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from preble_plugin.bench.tiny_model import make_tiny_model
 from tests.engines import TINY_MODEL
-from tests.vllm.preble_servers import RUN_DIR
+from tests.engines.preble import RUN_DIR
 
 
 def clean_process(monkeypatch: pytest.MonkeyPatch) -> None:

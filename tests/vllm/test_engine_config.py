@@ -18,7 +18,7 @@ from preble_plugin.service.environment import SCHEDULER_ADDRESS
 from preble_plugin.settings import Settings
 from preble_plugin.vllm_ext import hooks, prepare
 from preble_plugin.vllm_ext.plan import Plan, plan_of
-from tests.vllm.preble_servers import RUN_DIR, until
+from tests.engines.preble import RUN_DIR, until
 from tests.vllm.serve_config import clean_process, engine_args, serve_config
 
 pytestmark = pytest.mark.vllm

@@ -6,8 +6,10 @@ import pytest
 
 from preble_plugin.bench.vllm_server import VllmServer
 from tests.engines import serving
+from tests.engines.client import Client, cached_tokens, tokens
+from tests.engines.preble import RUN_DIR, Scheduler
 from tests.vllm.lora_adapter import make_adapter
-from tests.vllm.preble_servers import LORA, RUN_DIR, Client, Scheduler, cached_tokens, tokens
+from tests.vllm.preble_servers import LORA
 
 pytestmark = [pytest.mark.vllm, serving(LORA)]
 

@@ -6,15 +6,9 @@ import pytest
 
 from preble_plugin.bench.vllm_server import Metrics, VllmServer
 from tests.engines import serving
-from tests.vllm.preble_servers import (
-    ONE,
-    TWO,
-    Client,
-    Scheduler,
-    cached_tokens,
-    mixed_requests,
-    until,
-)
+from tests.engines.client import Client, cached_tokens
+from tests.engines.preble import Scheduler, until
+from tests.vllm.preble_servers import ONE, TWO, vllm_requests
 
 pytestmark = pytest.mark.vllm
 
@@ -28,7 +22,7 @@ def test_the_counters_add_up_over_the_front_ends(server: VllmServer) -> None:
     client, scheduler = Client(server), Scheduler()
     scheduler.settled()
     before = server.metrics()
-    bodies = [{**body, "n": 1} for body in mixed_requests(seed=9, count=40)]
+    bodies = [{**body, "n": 1} for body in vllm_requests(seed=9, count=40)]
     cached = [cached_tokens(client.complete(**body)) for body in bodies]
     scheduler.settled()
     after = server.metrics()

@@ -10,19 +10,9 @@ import pytest
 
 from preble_plugin.bench.vllm_server import VllmServer
 from tests.engines import serving
-from tests.vllm.preble_servers import (
-    BLOCK,
-    ONE,
-    TWO,
-    Audit,
-    Client,
-    Scheduler,
-    cached_tokens,
-    in_parallel,
-    mixed_requests,
-    tokens,
-    until,
-)
+from tests.engines.client import Client, cached_tokens, in_parallel, tokens
+from tests.engines.preble import Audit, Scheduler, until
+from tests.vllm.preble_servers import BLOCK, ONE, TWO, vllm_requests
 
 pytestmark = pytest.mark.vllm
 BOTH = serving(TWO, ONE)
@@ -53,7 +43,7 @@ def test_predictions_equal_the_engines_own_numbers(client: Client, scheduler: Sc
     """One at a time, with a cache so small that eviction is constant."""
     before = scheduler.settled()
     said = 0
-    for body in mixed_requests(seed=7, count=500):
+    for body in vllm_requests(seed=7, count=500):
         said += cached_tokens(client.complete(**body))
         scheduler.settled()
     audit = Audit(before, scheduler.settled())
@@ -65,7 +55,7 @@ def test_predictions_equal_the_engines_own_numbers(client: Client, scheduler: Sc
 
 @BOTH
 def test_predictions_hold_under_parallel_streams(client: Client, scheduler: Scheduler) -> None:
-    requests = mixed_requests(seed=8, count=192)
+    requests = vllm_requests(seed=8, count=192)
     before = scheduler.settled()
 
     def stream(index: int) -> None:
@@ -143,7 +133,7 @@ def test_requests_that_hang_up_before_they_are_answered_are_released(
 
         body = {"prompt": tokens(100 + index, 900), "max_tokens": 50, "ignore_eos": True}
         with contextlib.suppress(httpx.TimeoutException):
-            client._http.post(
+            client.http.post(
                 "/v1/completions",
                 json={"model": "tiny", **body},
                 timeout=0.01 * (1 + index % 20),

@@ -6,7 +6,8 @@ import pytest
 
 from preble_plugin.bench.vllm_server import VllmServer
 from tests.engines import Serving, serving
-from tests.vllm.preble_servers import RUN_DIR, Client, Scheduler, in_parallel, tokens
+from tests.engines.client import Client, in_parallel, tokens
+from tests.engines.preble import RUN_DIR, Scheduler
 
 POOLING = Serving(
     flags=("--runner", "pooling", "--convert", "embed"),

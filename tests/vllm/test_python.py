@@ -13,7 +13,7 @@ import pytest
 from preble_plugin.bench.tiny_model import make_tiny_model
 from preble_plugin.bench.vllm_server import CPU_ENVIRONMENT
 from tests.engines import TINY_MODEL, EngineRoom
-from tests.vllm.preble_servers import RUN_DIR
+from tests.engines.preble import RUN_DIR
 
 pytestmark = pytest.mark.vllm
 

@@ -9,7 +9,8 @@ import pytest
 
 from preble_plugin.bench.vllm_server import VllmServer
 from tests.engines import EngineRoom, Serving, serving
-from tests.vllm.preble_servers import ONE, OWN, TWO, Client, mixed_requests, tokens
+from tests.engines.client import Client, tokens
+from tests.vllm.preble_servers import ONE, OWN, TWO, vllm_requests
 
 pytestmark = pytest.mark.vllm
 GOOD: list[dict[str, Any]] = [
@@ -20,7 +21,7 @@ GOOD: list[dict[str, Any]] = [
     {"prompt": [7] * 33},
     {"prompt": [7] * 8189},
     {"prompt": [[7] * 40, [8] * 40]},
-    *({**body, "n": 1, "temperature": 0} for body in mixed_requests(seed=3, count=60)),
+    *({**body, "n": 1, "temperature": 0} for body in vllm_requests(seed=3, count=60)),
 ]
 BAD: list[dict[str, Any]] = [
     {"prompt": ""},

@@ -13,7 +13,9 @@ from preble_plugin.bench.vllm_server import VllmServer
 from preble_plugin.core.status import Trust
 from preble_plugin.service.admin import ServiceStatus
 from tests.engines import serving
-from tests.vllm.preble_servers import TWO, Client, Scheduler, in_parallel, tokens, until
+from tests.engines.client import Client, in_parallel, tokens
+from tests.engines.preble import Scheduler, until
+from tests.vllm.preble_servers import TWO
 
 pytestmark = pytest.mark.vllm
 STREAMS = 6

@@ -1,7 +1,7 @@
 import pytest
 
 from preble_plugin.bench.open_loop import Pace
-from preble_plugin.bench.stage import LOAD, LONGEST_SECONDS, REQUESTS, Plan
+from preble_plugin.bench.plan import LOAD, LONGEST_SECONDS, REQUESTS, Plan
 
 FAST = Pace(uncached=6.0, cached=30.0)
 
@@ -30,15 +30,3 @@ def test_a_slow_machine_gets_fewer_requests_and_ends_in_time() -> None:
 def test_the_slowest_machine_still_asks_about_every_document() -> None:
     load, _ = Plan().load(Pace(uncached=0.1, cached=0.4))
     assert len({call.document for call in load.calls}) == Plan().documents
-
-
-def test_the_sides_differ_in_the_scheduler_alone() -> None:
-    plan = Plan()
-    own, preble = plan.server_arguments("default"), plan.server_arguments("preble")
-    assert preble == [*own, "--dp-scheduler", "preble"]
-
-
-def test_settings_go_to_the_side_that_has_a_scheduler() -> None:
-    plan = Plan(settings='{"policy": "e2-paper"}')
-    assert plan.server_arguments("preble")[-2:] == ["--dp-scheduler-config", plan.settings]
-    assert "--dp-scheduler-config" not in plan.server_arguments("default")

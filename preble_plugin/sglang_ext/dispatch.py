@@ -1,0 +1,194 @@
+"""One request's way through the data-parallel controller, there and back.
+
+1. A request is placed and sent to its rank at once, in the controller's thread.
+   One whose rank the user fixed goes there, and is accounted for.
+2. A session lives in one rank: its later requests follow its first.
+3. The schedulers tell of first tokens and ends; what they do not know, such as
+   whose blocks an event names, is kept here with the request.
+4. What goes wrong here is counted by cause and logged once; SGLang then sends
+   the request by its round robin, and that is accounted for. What SGLang itself
+   raises goes on to SGLang.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from preble_plugin.adapter.faults import Faults
+from preble_plugin.adapter.prompts import prompt_keys
+from preble_plugin.core.request import Finished, FirstToken, Outcome, Request
+from preble_plugin.service.interface import Unplaced
+from preble_plugin.service.local import LocalFrontend
+from preble_plugin.service.metrics import PlacementMetrics
+from preble_plugin.sglang_ext import hooks
+from preble_plugin.sglang_ext.facts import RequestFacts
+from preble_plugin.sglang_ext.outcomes import Outcomes
+from preble_plugin.sglang_ext.tenants import Tenant, Tenants
+
+_SESSIONS: Final = 65_536
+"""Sessions whose rank is remembered, the least recently used give way."""
+
+
+class _InFlight:
+    """A request that a rank has."""
+
+    __slots__ = ("audited", "rank", "started", "told")
+
+    def __init__(self, rank: int, told: bool, audited: bool) -> None:
+        self.rank = rank
+        self.told = told
+        self.audited = audited
+        self.started = False
+
+    def start(self, request_id: str, cached_tokens: int) -> FirstToken:
+        """Its first token. What a session finds cached is not predicted, and so not
+        held against a prediction."""
+        self.started = True
+        return FirstToken(request_id, cached_tokens if self.audited else None)
+
+
+class Dispatch:
+    """Stands in for `DataParallelController.dispatching`; used from its thread.
+
+    `restate` is called before a request is placed where the ranks that take
+    requests are not those of the last time.
+    """
+
+    def __init__(
+        self,
+        controller: Any,
+        frontend: LocalFrontend,
+        metrics: PlacementMetrics,
+        tenants: Tenants,
+        restate: Callable[[], None],
+    ) -> None:
+        self.faults = Faults(hooks.logger(), "SGLang")
+        self._controller = controller
+        self._frontend = frontend
+        self._metrics = metrics
+        self._tenants = tenants
+        self._restate = restate
+        self._ranks = hooks.active_ranks(controller)
+        self._in_flight: dict[str, _InFlight] = {}
+        self._sessions: OrderedDict[str, int] = OrderedDict()
+
+    # -- the way in ----------------------------------------------------------
+
+    def __call__(self, request: Any) -> None:
+        """Send a request to its rank. Raises only what SGLang raises."""
+        rank: int | None = None
+        facts: RequestFacts | None = None
+        asked: Request | None = None
+        try:
+            if not hooks.is_health_check(request):
+                facts = hooks.request_facts(request)
+                asked = self._core_request(facts)
+                rank = self._place(asked) if facts.fixed_rank is None else None
+        except Exception:
+            self.faults.note("place")
+            self._metrics.fallback(Unplaced("error"))
+        placed = rank is not None
+        try:
+            if rank is not None:
+                hooks.send(self._controller, rank, request)
+            elif facts is not None and facts.fixed_rank is not None:
+                if hooks.send_to_fixed_rank(self._controller, request):
+                    rank = facts.fixed_rank
+            else:
+                rank = hooks.dispatch_by_round_robin(self._controller, request)
+        except BaseException:
+            if placed and rank is not None and asked is not None:
+                self._tell(rank, Finished(asked.request_id, 0, aborted=True))
+            raise
+        if rank is not None and facts is not None and asked is not None:
+            self._sent(asked, facts, rank, placed)
+
+    def _core_request(self, facts: RequestFacts) -> Request:
+        ranks = hooks.active_ranks(self._controller)
+        if ranks != self._ranks:
+            self._ranks = ranks
+            self._restate()
+        fixed = facts.fixed_rank
+        if fixed is None and facts.session_id is not None:
+            fixed = self._sessions.get(facts.session_id)
+            fixed = fixed if fixed in ranks else None
+        space = _tenant(facts).namespace
+        return Request(
+            request_id=facts.request_id,
+            keys=prompt_keys(self._frontend.hasher, facts.tokens, space, (), self._metrics),
+            prompt_tokens=facts.prompt_tokens,
+            external_id=facts.request_id,
+            max_output_tokens=facts.max_output_tokens,
+            priority=facts.priority,
+            session_id=facts.session_id,
+            fixed_replica=fixed,
+            reads_cache=facts.tokens is not None,
+        )
+
+    def _place(self, asked: Request) -> int | None:
+        began = time.perf_counter()
+        answer = self._frontend.place_now(asked)
+        if isinstance(answer, Unplaced):
+            self._metrics.fallback(answer)
+            return None
+        self._metrics.placed(answer, asked.prompt_tokens, time.perf_counter() - began)
+        return int(answer.replica)
+
+    def _sent(self, asked: Request, facts: RequestFacts, rank: int, placed: bool) -> None:
+        """The request went to `rank`: account for it."""
+        try:
+            if not placed:
+                if facts.fixed_rank is not None:
+                    placed = self._place(asked) is not None
+                if not placed:
+                    self._frontend.dispatched(asked, rank)
+            told = True
+            if facts.tokens is not None:
+                told = self._tenants.placed(rank, facts.tokens, _tenant(facts))
+            self._in_flight[asked.request_id] = _InFlight(rank, told, facts.session_id is None)
+            if facts.session_id is not None:
+                self._sessions[facts.session_id] = rank
+                self._sessions.move_to_end(facts.session_id)
+                if len(self._sessions) > _SESSIONS:
+                    self._sessions.popitem(last=False)
+        except Exception:
+            self.faults.note("sent")
+
+    # -- the way out ---------------------------------------------------------
+
+    def observe(self, outcomes: Outcomes) -> None:
+        """Tell what one message of a scheduler says of our requests. O(its requests)."""
+        try:
+            found: dict[int, list[Outcome]] = {}
+            for request_id, cached_tokens in outcomes.started:
+                known = self._in_flight.get(request_id)
+                if known is not None and not known.started:
+                    found.setdefault(known.rank, []).append(known.start(request_id, cached_tokens))
+            for end in outcomes.ended:
+                known = self._in_flight.pop(end.request_id, None)
+                if known is None:
+                    continue
+                of_rank = found.setdefault(known.rank, [])
+                if not known.started and end.cached_tokens is not None and not end.aborted:
+                    of_rank.append(known.start(end.request_id, end.cached_tokens))
+                of_rank.append(Finished(end.request_id, end.output_tokens, end.aborted, known.told))
+            for rank, said in found.items():
+                self._frontend.observe(rank, said, outcomes.at)
+                self._metrics.observed(rank, said)
+        except Exception:
+            self.faults.note("observe")
+
+    def forget(self, request_ids: Sequence[str]) -> None:
+        """These turned out not to be in flight."""
+        for request_id in request_ids:
+            self._in_flight.pop(request_id, None)
+
+    def _tell(self, rank: int, outcome: Outcome) -> None:
+        self._frontend.observe(rank, [outcome], time.monotonic())
+
+
+def _tenant(facts: RequestFacts) -> Tenant:
+    return Tenant(facts.extra_key, facts.salt, facts.lora_name is not None)

@@ -1,0 +1,623 @@
+"""All that the adapter touches of SGLang's own code, and nothing else does.
+
+1. Each function names the place it follows. The names are those of SGLang
+   0.5.18 to 0.5.23; where these differ the docstring says how.
+2. tests/contracts/test_sglang_contract.py has a test for each, by its name.
+3. What is read leaves here as plain values, so that the rest of the adapter
+   knows nothing of SGLang.
+
+Functions are wrapped through SGLang's own hook registry, in processes that have
+the module loaded already: a target is imported where it is registered. SGLang's
+modules are imported inside the functions, for the same reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, Final
+
+from preble_plugin.adapter.event_endpoints import EventsConfig
+from preble_plugin.adapter.faults import Faults
+from preble_plugin.sglang_ext.facts import (
+    ControllerFacts,
+    End,
+    LaunchFacts,
+    LoadFacts,
+    RequestFacts,
+)
+
+OLDEST_TESTED: Final = (0, 5, 18)
+NEWEST_TESTED: Final = (0, 5, 23)
+METHOD: Final = "preble"
+"""Our name among the choices of `--load-balance-method`."""
+Changes = Mapping[str, str]
+"""Fields of a `ServerArgs` and what they are to be."""
+
+ENGINE: Final = "sglang.srt.entrypoints.engine"
+CONTROLLER: Final = "sglang.srt.managers.data_parallel_controller"
+SCHEDULER: Final = "sglang.srt.managers.scheduler"
+_RAY: Final = "sglang.srt.ray.engine"
+_NOTE: Final = "_preble_note"
+_SERVER_ARGS: Final = "sglang.srt.server_args"
+_SENDER: Final = "sglang.srt.managers.scheduler_components.output_sender"
+_RESULTS: Final = "sglang.srt.managers.scheduler_components.batch_result_processor"
+
+
+def logger() -> logging.Logger:
+    """SGLang logs through the root logger, each process with a prefix of its own
+    (`sglang/srt/utils/common.py: configure_logger`)."""
+    return logging.getLogger("sglang.preble")
+
+
+def version() -> str:
+    """`sglang/version.py`: as in `0.5.23`."""
+    from sglang.version import __version__
+
+    return str(__version__)
+
+
+def loaded(module: str) -> bool:
+    """Whether this process has one of SGLang's modules loaded, which tells what it
+    is: `ENGINE` a process that launches servers, `CONTROLLER` a data-parallel
+    controller (or one that starts it), `SCHEDULER` a scheduler (or one of these)."""
+    return module in sys.modules
+
+
+def _wrap(target: str, hook: Callable[..., Any], kind: str) -> None:
+    """`sglang/srt/plugins/hook_registry.py: HookRegistry.register`; what a process
+    has registered is not registered again. A target that another plugin's hooks
+    were applied to is passed over by `apply_hooks`: ours goes around theirs at once.
+    """
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+    key = target, hook.__qualname__
+    if key in _wrapped:
+        return
+    _wrapped[key] = hook
+    if target in HookRegistry._patched:
+        HookRegistry._apply_target(target, [(HookType[kind], hook, None)])
+    else:
+        HookRegistry.register(target, hook, HookType[kind])
+
+
+_wrapped: Final[dict[tuple[str, str], Callable[..., Any]]] = {}
+"""Our hooks by their target and name."""
+
+
+def apply() -> None:
+    """`HookRegistry.apply_hooks`, which SGLang calls when all plugins are loaded: for
+    what is registered later."""
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    HookRegistry.apply_hooks()
+
+
+def missing() -> list[str]:
+    """The targets of ours that could not be wrapped, which SGLang only logs."""
+    return sorted({target for (target, _), hook in _wrapped.items() if not _holds(target, hook)})
+
+
+def _holds(target: str, hook: Callable[..., Any]) -> bool:
+    """Whether `hook` is among the wrappers of `hook_registry.py: _wrap_fn` around
+    `target`; each keeps its hook in a closure, and what it wraps as `__wrapped__`."""
+    try:
+        found = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError):
+        return False
+    while found is not None:
+        cells = getattr(found, "__closure__", None) or ()
+        if any(cell.cell_contents is hook for cell in cells):
+            return True
+        found = getattr(found, "__wrapped__", None)
+    return False
+
+
+# --- sglang/srt/server_args.py -----------------------------------------------
+
+
+def wrap_cli_args(add: Callable[[Any], None]) -> None:
+    """`ServerArgs.add_cli_args(parser)`, a static method. `add` is called with the
+    parser afterwards; where that fails SGLang's own arguments are there still.
+
+    Up to 0.5.22 the YAML of `--config` takes only what argparse itself stores
+    (`utils/server_args_config_parser.py: ConfigArgumentMerger`), and so what is
+    added has to be of that kind.
+    """
+
+    def after(result: Any, parser: Any) -> None:
+        try:
+            own = list(parser._actions)
+            for action in own:
+                choices = action.choices
+                if "--load-balance-method" in action.option_strings and METHOD not in choices:
+                    action.choices = [*choices, METHOD]
+            add(parser)
+            for action in parser._actions[len(own) :]:
+                kind = type(action)
+                action.__class__ = type(kind.__name__, (kind, argparse._StoreAction), {})
+        except Exception:
+            logger().exception("preble could not add --dp-scheduler to SGLang's arguments")
+
+    _wrap(f"{_SERVER_ARGS}.ServerArgs.add_cli_args", after, "AFTER")
+
+
+def wrap_from_cli_args(take: Callable[[MutableMapping[str, Any]], str]) -> None:
+    """`ServerArgs.from_cli_args(cls, args)`: `take` may change the arguments, which
+    are the fields of `ServerArgs` by name. What it answers stays with the record
+    that is built of them."""
+
+    def around(original: Callable[..., Any], cls: Any, args: Any) -> Any:
+        note = take(vars(args))
+        return _noted(original(cls, args), note)
+
+    _wrap(f"{_SERVER_ARGS}.ServerArgs.from_cli_args", around, "AROUND")
+
+
+def wrap_check(decide: Callable[[Callable[[], LaunchFacts], str, str | None], Changes]) -> None:
+    """`ServerArgs.check_server_args(self)`, where all ways in meet: `Engine.
+    _launch_subprocesses` calls it when plugins are loaded and the record is resolved,
+    before it is published and anything is spawned.
+
+    `decide` gets what reads the facts, the `load_balance_method` as it was given
+    (in 0.5.18 as it was resolved) and the record's note; it raises to refuse. The
+    fields it answers are declared on the record (`arg_groups/overrides.py:
+    declare_resolution`, up to 0.5.19 `declare_late_resolution`).
+    """
+
+    def before(record: Any) -> None:
+        note = getattr(record, _NOTE, None)
+        changes = decide(lambda: launch_facts(record), record.load_balance_method, note)
+        if changes:
+            overrides: Any = importlib.import_module("sglang.srt.arg_groups.overrides")
+            late = getattr(overrides, "declare_late_resolution", None)
+            (late or overrides.declare_resolution)(record, "preble", **changes)
+
+    _wrap(f"{_SERVER_ARGS}.ServerArgs.check_server_args", before, "BEFORE")
+
+
+def _noted(record: Any, note: str) -> Any:
+    """A `ServerArgs` takes names with an underscore whatever its state, and keeps
+    them when it is pickled."""
+    setattr(record, _NOTE, note)
+    return record
+
+
+# --- sglang/srt/entrypoints/engine.py ----------------------------------------
+
+
+def wrap_engine_arguments(take: Callable[[MutableMapping[str, Any]], str]) -> None:
+    """`Engine.server_args_class`, which `Engine(**kwargs)` calls with its keyword
+    arguments, after it has loaded plugins. `take` as in `wrap_from_cli_args`."""
+    engine = importlib.import_module(ENGINE).Engine
+    original = engine.server_args_class
+    if getattr(original, "_preble_wrapped", False):
+        return
+
+    def server_args(**kwargs: Any) -> Any:
+        note = take(kwargs)
+        return _noted(original(**kwargs), note)
+
+    server_args._preble_wrapped = True  # type: ignore[attr-defined]
+    engine.server_args_class = staticmethod(server_args)
+
+
+def run_controller_by(target: Callable[..., None]) -> None:
+    """`run_data_parallel_controller_process`, which the engine module runs as a
+    process. Before 0.5.22 it loads no plugins: `target` has to.
+
+    Set by hand: a function that the registry replaced would be pickled by the
+    name of the original.
+    """
+    if not hasattr(importlib.import_module(CONTROLLER), "load_plugins"):
+        engine: Any = importlib.import_module(ENGINE)
+        engine.run_data_parallel_controller_process = target
+
+
+def run_controller(*args: Any, **kwargs: Any) -> None:
+    """`run_data_parallel_controller_process`, plugins loaded before."""
+    from sglang.srt.managers.data_parallel_controller import run_data_parallel_controller_process
+    from sglang.srt.plugins import load_plugins
+
+    load_plugins()
+    run_data_parallel_controller_process(*args, **kwargs)
+
+
+def _resolved(record: Any) -> Any:
+    """`arg_groups/overrides.py: resolving_view`, from 0.5.19; before, a record has
+    its resolved values itself."""
+    try:
+        from sglang.srt.arg_groups.overrides import resolving_view
+    except ImportError:
+        return record
+    return resolving_view(record)
+
+
+def launch_facts(record: Any) -> LaunchFacts:
+    """`ServerArgs` as resolved. `runtime_context.py: get_parallel` would tell the
+    ranks, but up to 0.5.19 not those of DP attention before processes run."""
+    from sglang.srt.environ import envs
+
+    resolved = _resolved(record)
+    return LaunchFacts(
+        ranks=int(resolved.dp_size) * (_attention_ranks(resolved) if _apart(resolved) else 1),
+        attention_ranks=_attention_ranks(resolved),
+        nodes=resolved.nnodes,
+        radix_cache=not resolved.disable_radix_cache,
+        rust_server=bool(envs.SGLANG_RUST_SERVER.get()),
+        ray=bool(resolved.use_ray) or loaded(_RAY),
+        elastic=resolved.max_ep_size is not None,
+        disaggregation=resolved.disaggregation_mode,
+        events=events_config(resolved.kv_events_config),
+    )
+
+
+def _apart(resolved: Any) -> bool:
+    """Whether `dp_size` counts replicas and `attn_dp_size` the ranks of DP attention
+    in each, as from 0.5.22. Before, `dp_size` counts either."""
+    return hasattr(resolved, "attn_dp_size")
+
+
+def _attention_ranks(resolved: Any) -> int:
+    if _apart(resolved):
+        return int(resolved.attn_dp_size)
+    return int(resolved.dp_size) if resolved.enable_dp_attention else 1
+
+
+def events_config(given: str | None) -> EventsConfig | None:
+    """`disaggregation/kv_events.py: KVEventsConfig`, the JSON of
+    `--kv-events-config`; None where there is none. It binds an address with a
+    wildcard or of a local socket, from 0.5.22 any with `bind`."""
+    if not given:
+        return None
+    from sglang.srt.disaggregation.kv_events import KVEventsConfig
+
+    found = KVEventsConfig.from_cli(given)
+    binds = getattr(found, "bind", None)
+    if binds is None:
+        binds = not found.endpoint.startswith("tcp://") or any(
+            wildcard in found.endpoint for wildcard in ("*", "::", "0.0.0.0")
+        )
+    return EventsConfig(
+        enabled=True,
+        publisher=found.publisher,
+        endpoint=found.endpoint,
+        replay_endpoint=found.replay_endpoint if found.buffer_steps else None,
+        topic=found.topic,
+        binds=binds,
+    )
+
+
+def events_json(endpoint: str, replay_endpoint: str) -> str:
+    """A `--kv-events-config`. Where there is a choice of formats (from 0.5.22) it
+    is the one whose hashes depend on the whole namespace of a block."""
+    from sglang.srt.disaggregation.kv_events import KVEventsConfig
+
+    config = {"publisher": "zmq", "endpoint": endpoint, "replay_endpoint": replay_endpoint}
+    if "format" in KVEventsConfig.model_fields:
+        config["format"] = "dynamo"
+    return json.dumps(config)
+
+
+def rank_endpoint(endpoint: str, rank: int) -> str:
+    """`disaggregation/kv_events.py: ZmqEventPublisher.offset_endpoint_port`: where
+    rank `rank` publishes. Of local sockets only those with `inproc` in their path
+    are told apart by rank."""
+    from sglang.srt.disaggregation.kv_events import ZmqEventPublisher
+
+    return str(ZmqEventPublisher.offset_endpoint_port(endpoint, rank))
+
+
+# --- sglang/srt/managers/data_parallel_controller.py --------------------------
+
+
+def wrap_balance_method() -> None:
+    """`LoadBalanceMethod.from_str(cls, method)`: our name stands for SGLang's round
+    robin, which is its default, and what goes on where we cannot."""
+
+    def around(original: Callable[..., Any], cls: Any, method: str) -> Any:
+        return original(cls, "round_robin" if method.lower() == METHOD else method)
+
+    _wrap(f"{CONTROLLER}.LoadBalanceMethod.from_str", around, "AROUND")
+
+
+def wrap_controller(built: Callable[[Any], None], loop: Callable[[Any], None]) -> None:
+    """`DataParallelController.__init__` and `.event_loop`. `built` is called with a
+    controller whose ranks are up; `loop` stands in for its event loop, and
+    returns only where SGLang's own is to go on. Neither may raise, but that
+    `loop` passes on what SGLang's own dispatcher raised. Both do nothing where
+    another method was chosen."""
+
+    def after(result: Any, controller: Any, *args: Any, **kwargs: Any) -> None:
+        if balance_method() == METHOD:
+            built(controller)
+
+    def around(original: Callable[..., Any], controller: Any) -> Any:
+        if balance_method() == METHOD:
+            loop(controller)
+        return original(controller)
+
+    _wrap(f"{CONTROLLER}.DataParallelController.__init__", after, "AFTER")
+    _wrap(f"{CONTROLLER}.DataParallelController.event_loop", around, "AROUND")
+
+
+def balance_method() -> str:
+    """`runtime_context.py: get_parallel().load_balance_method`."""
+    from sglang.srt.runtime_context import get_parallel
+
+    return str(get_parallel().load_balance_method).lower()
+
+
+def controller_facts(controller: Any) -> ControllerFacts:
+    """`DataParallelController.max_total_num_tokens`, what its schedulers said when
+    they were up, and its `server_args` as resolved. KV events of named LoRAs are
+    told apart from 0.5.23 (`mem_cache/events.py: KvEventLoraNames`); keys are pairs
+    of tokens under EAGLE (`mem_cache/kv_cache_builder.py`); ranks of DP attention
+    share `max_running_requests` (`model_executor/pool_configurator.py`)."""
+    from sglang.srt.mem_cache import events
+    from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
+
+    resolved = _resolved(controller.server_args)
+    config = json.loads(resolved.kv_events_config or "{}")
+    running = resolved.max_running_requests
+    return ControllerFacts(
+        ranks=active_ranks(controller),
+        page_size=resolved.page_size,
+        capacity_tokens=controller.max_total_num_tokens,
+        max_running=max(1, running // _attention_ranks(resolved)) if running else None,
+        events=events_config(resolved.kv_events_config),
+        dynamo_format=config.get("format") == "dynamo",
+        named_lora=hasattr(events, "KvEventLoraNames"),
+        bigram=SpeculativeAlgorithm.from_string(resolved.speculative_algorithm).is_eagle(),
+    )
+
+
+def active_ranks(controller: Any) -> tuple[int, ...]:
+    """`DataParallelController._active_workers` and `.status`: the ranks that SGLang's
+    own methods choose from."""
+    return tuple(rank for rank in controller._active_workers if controller.status[rank])
+
+
+def take_dispatching(controller: Any, dispatch: Callable[[Any], None]) -> Callable[[Any], None]:
+    """`DataParallelController.dispatching(req)`, called for each request; the one
+    that was there is returned."""
+    own: Callable[[Any], None] = controller.dispatching
+    controller.dispatching = dispatch
+    return own
+
+
+def give_dispatching_back(controller: Any, own: Callable[[Any], None]) -> None:
+    """Undo `take_dispatching`."""
+    controller.dispatching = own
+
+
+def dispatch_by_round_robin(controller: Any, request: Any) -> int:
+    """`DataParallelController.round_robin_scheduler(req)`: where it sent the request.
+    `round_robin_counter` goes by the place in `_active_workers`, one step for each
+    rank it looks at."""
+    controller.round_robin_scheduler(request)
+    if request.routed_dp_rank is not None:
+        return int(request.routed_dp_rank)
+    active = controller._active_workers
+    return int(active[(controller.round_robin_counter - 1) % len(active)])
+
+
+def send_to_fixed_rank(controller: Any, request: Any) -> bool:
+    """`DataParallelController.maybe_external_dp_rank_routing(req)`: whether the user
+    fixed the rank, where the request is then sent. Raises ValueError where that
+    rank is not active, as without us."""
+    return bool(controller.maybe_external_dp_rank_routing(request))
+
+
+def send(controller: Any, rank: int, request: Any) -> None:
+    """`io_struct.py: sock_send` to `DataParallelController.workers[rank]`."""
+    from sglang.srt.managers.io_struct import sock_send
+
+    sock_send(controller.workers[rank], request)
+
+
+def input_socket(controller: Any) -> Any:
+    """`DataParallelController.recv_from_tokenizer`, a ZMQ PULL socket."""
+    return controller.recv_from_tokenizer
+
+
+def receive(controller: Any) -> Any:
+    """`io_struct.py: sock_recv`, without waiting. Raises `zmq.Again`."""
+    import zmq
+    from sglang.srt.managers.io_struct import sock_recv
+
+    return sock_recv(controller.recv_from_tokenizer, flags=zmq.NOBLOCK)
+
+
+def handle(controller: Any, message: Any) -> None:
+    """`DataParallelController._request_dispatcher(obj)`: whatever the tokenizer sent."""
+    controller._request_dispatcher(message)
+
+
+def feed_watchdog(controller: Any) -> None:
+    """`DataParallelController.soft_watchdog.feed()`, once a turn of the event loop."""
+    controller.soft_watchdog.feed()
+
+
+def is_health_check(request: Any) -> bool:
+    """`managers/utils.py: is_health_check_generate_req`. From 0.5.22 health checks do
+    not reach `dispatching`."""
+    from sglang.srt.managers.utils import is_health_check_generate_req
+
+    return bool(is_health_check_generate_req(request))
+
+
+def request_facts(request: Any) -> RequestFacts:
+    """`io_struct.py: TokenizedGenerateReqInput`, `TokenizedEmbeddingReqInput`; the
+    cache key as `schedule_batch.py: Req` composes it, its readable part as
+    `Req._compute_max_prefix_len` and `Req.init_next_round_input` bound it."""
+    tokens = request.input_ids
+    length = len(tokens) if tokens is not None else 0
+    embeds = getattr(request, "input_embeds", None)
+    session = getattr(request, "session_params", None)
+    session_id = getattr(session, "id", None) or None
+    readable = _readable_tokens(request, length)
+    if embeds is not None:
+        tokens, length = None, len(embeds)
+    elif session_id is not None or readable == 0:
+        tokens = None  # the cache holds the session's earlier turns, which are not here
+    elif tokens is not None and readable < length:
+        tokens = tokens[:readable]
+    lora_id = request.lora_id
+    extra_key = getattr(request, "extra_key", None)
+    if lora_id is not None:
+        extra_key = (extra_key or "") + lora_id
+    sampling = request.sampling_params
+    generates = hasattr(request, "stream")
+    return RequestFacts(
+        request_id=request.rid,
+        tokens=tokens,
+        prompt_tokens=length,
+        extra_key=extra_key,
+        lora_name=getattr(request, "lora_name", None) if lora_id is not None else None,
+        salt=getattr(request, "cache_salt", None) or None,
+        max_output_tokens=sampling.max_new_tokens if generates else 0,
+        priority=request.priority or 0,
+        session_id=session_id,
+        fixed_rank=request.routed_dp_rank,
+    )
+
+
+def _readable_tokens(request: Any, length: int) -> int:
+    """How much of the prompt can be read from the cache under its own tokens. The
+    schedulers put hashes in the place of multimodal items, and where an encoder
+    computes these (`disaggregation/`: encode receiver) their places are not yet in
+    the prompt."""
+    if getattr(request, "positional_embed_overrides", None) is not None:
+        return 0
+    if getattr(request, "need_wait_for_mm_inputs", None):
+        return 0
+    bound = length
+    if getattr(request, "return_logprob", False) and request.logprob_start_len >= 0:
+        bound = min(bound, request.logprob_start_len)
+    inputs = request.mm_inputs
+    if inputs is not None:
+        for item in getattr(inputs, "mm_items", None) or [None]:
+            offsets = getattr(item, "offsets", None)
+            bound = min(bound, min((start for start, _ in offsets), default=0) if offsets else 0)
+    return bound
+
+
+def loads(controller: Any) -> list[LoadFacts]:
+    """`managers/load_snapshot.py: LoadSnapshot` of each rank that has published one.
+    `decode_moments` are the number of steps, then sums over them of batch size,
+    microseconds, two products, and tokens (`scheduler.py: _accumulate_decode_moment`).
+    """
+    found = []
+    for one in controller.load_snapshot_reader.read_all():
+        if not one.timestamp:
+            continue
+        moments = one.decode_moments or [0.0] * 6
+        found.append(
+            LoadFacts(
+                one.dp_rank,
+                one.timestamp,
+                one.num_running_reqs,
+                _waiting(one),
+                one.total_prefill_uncached_tokens,
+                one.total_prefill_busy_us * 1e-6,
+                int(moments[0]),
+                int(moments[1]),
+                moments[2] * 1e-6,
+                int(moments[5]),
+            )
+        )
+    return found
+
+
+def _waiting(snapshot: Any) -> int:
+    """`scheduler_components/load_inquirer.py: get_loads`: `num_waiting_reqs` leaves
+    out those whose grammar is compiled (`queues.grammar`, as of the last batch that
+    was reported, and only where metrics are on), those whose KV is sent to decode
+    (`disaggregation`), and the one of which only chunks are computed so far, whose
+    rest is among the uncached tokens. Retracted requests wait again; those that
+    run wait no longer."""
+    waiting = int(snapshot.num_waiting_reqs)
+    if snapshot.queues is not None:
+        waiting += snapshot.queues.grammar
+    if snapshot.disaggregation is not None:
+        waiting += snapshot.disaggregation.prefill_inflight_queue_reqs
+    return waiting or int(snapshot.num_waiting_uncached_tokens > 0)
+
+
+# --- sglang/srt/managers/scheduler_components/ ---------------------------------
+
+
+def wrap_outputs(
+    ended: Callable[[Sequence[End]], None],
+    started: Callable[[Sequence[tuple[str, int]]], None],
+) -> None:
+    """In a scheduler process: `output_sender.py: SenderWrapper.send_output(output)`
+    and `batch_result_processor.py: SchedulerBatchResultProcessor.
+    process_batch_result_prefill(batch, result)`.
+
+    `ended` is told of requests that leave, `started` of those that have had their
+    first output and go on, with the tokens that were found cached. Of the processes
+    of one rank, the one that has a socket speaks. What fails here is counted, logged
+    once, and goes no further.
+    """
+    faults = Faults(logger(), "SGLang")
+
+    def before_send(sender: Any, output: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            if sender.socket is not None and (found := list(ends(output))):
+                ended(found)
+        except Exception:
+            faults.note("ends")
+
+    def after_prefill(result: Any, processor: Any, batch: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            speaks = processor.output_streamer.send_to_detokenizer.socket is not None
+            if speaks and (found := first_tokens(batch)):
+                started(found)
+        except Exception:
+            faults.note("first tokens")
+
+    _wrap(f"{_SENDER}.SenderWrapper.send_output", before_send, "BEFORE")
+    _wrap(
+        f"{_RESULTS}.SchedulerBatchResultProcessor.process_batch_result_prefill",
+        after_prefill,
+        "AFTER",
+    )
+
+
+def ends(output: Any) -> Iterator[End]:
+    """Requests that end with `output`: of `io_struct.py: BatchTokenIDOutput` and
+    `BatchEmbeddingOutput` those with a reason, and the one of an `AbortReq`, which
+    was aborted while it waited."""
+    kind = type(output).__name__
+    if kind == "AbortReq":
+        if output.rid:
+            yield End(output.rid, 0, None, True)
+    elif kind in ("BatchTokenIDOutput", "BatchEmbeddingOutput"):
+        generated = getattr(output, "completion_tokens", None)
+        for place, reason in enumerate(output.finished_reasons):
+            if reason is not None:
+                yield End(
+                    output.rids[place],
+                    generated[place] if generated is not None else 0,
+                    output.cached_tokens[place],
+                    reason.get("type") == "abort",
+                )
+
+
+def first_tokens(batch: Any) -> list[tuple[str, int]]:
+    """`ScheduleBatch.reqs` of a prefill whose result was processed: those that have
+    their first output now. A request of which only a chunk was computed has none,
+    one that was retracted, or decodes in a mixed batch, more. Those that ended
+    with it (all embeddings do) were told of by `ends`: they were streamed within."""
+    return [
+        (request.rid, request.cached_tokens)
+        for request in batch.reqs
+        if len(request.output_ids) == 1 and not request.finished()
+    ]

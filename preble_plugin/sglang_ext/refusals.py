@@ -1,0 +1,90 @@
+"""What cannot work on SGLang, in one sentence each, with the remedy."""
+
+from __future__ import annotations
+
+from preble_plugin.adapter.event_endpoints import EventsConfig, unreadable
+from preble_plugin.adapter.refusals import INSTEAD, CannotWork
+from preble_plugin.sglang_ext.facts import LaunchFacts
+
+METHODS_OF_NO_CHOICE = ("auto", "round_robin", "preble")
+"""Values of `--load-balance-method` beside which `--dp-scheduler` decides."""
+
+ENCODER = (
+    "--dp-scheduler preble places requests among data-parallel ranks and with --encoder-only there "
+    f"are none: give it to the servers behind the encoder, {INSTEAD}."
+)
+
+
+def check_method(method: str) -> None:
+    """Raise `CannotWork` where `--load-balance-method` asks for another dispatch."""
+    if method == "follow_bootstrap_room":
+        raise CannotWork(
+            "--dp-scheduler preble chooses each request's rank and --load-balance-method "
+            "follow_bootstrap_room lets its bootstrap room do so: leave that out, "
+            f"{INSTEAD}."
+        )
+    if method not in METHODS_OF_NO_CHOICE:
+        raise CannotWork(
+            f"--dp-scheduler preble and --load-balance-method {method} are two choices for one "
+            f"thing: leave one of them out, {INSTEAD}."
+        )
+
+
+def check_launch(facts: LaunchFacts) -> None:
+    """Raise `CannotWork` where this server leaves nothing to place, or where what
+    has to be seen cannot be seen."""
+    if facts.ranks < 2:
+        raise CannotWork(
+            "--dp-scheduler preble places requests among data-parallel ranks and there is one "
+            f"rank: set --dp-size to 2 or more, {INSTEAD}."
+        )
+    if not facts.radix_cache:
+        remedy = "leave out --disable-radix-cache and what implies it"
+        if facts.disaggregation == "decode":
+            remedy = "set --disaggregation-decode-enable-radix-cache"
+        raise CannotWork(
+            "--dp-scheduler preble needs the radix cache and it is off for this server: "
+            f"{remedy}, {INSTEAD}."
+        )
+    if facts.rust_server and facts.attention_ranks > 1:
+        raise CannotWork(
+            "--dp-scheduler preble works in SGLang's data-parallel controller and with DP "
+            "attention the Rust server passes it by: unset SGLANG_RUST_SERVER, "
+            f"{INSTEAD}."
+        )
+    if facts.ray:
+        raise CannotWork(
+            "--dp-scheduler preble needs the data-parallel controller in a process of its own "
+            f"and Ray runs it in a thread: leave out --use-ray, {INSTEAD}."
+        )
+    if facts.attention_ranks not in (1, facts.ranks):
+        raise CannotWork(
+            "--dp-scheduler preble cannot tell the KV events of several replicas with DP "
+            "attention apart, which SGLang publishes under the same numbers: use --dp-size or "
+            f"--attn-dp-size alone, {INSTEAD}."
+        )
+    if facts.nodes > 1:
+        raise CannotWork(
+            "--dp-scheduler preble sees the ranks of one node and this server spans "
+            f"{facts.nodes}: run one server on each node, {INSTEAD}."
+        )
+    if facts.elastic:
+        raise CannotWork(
+            "--dp-scheduler preble places requests among the ranks that a server starts with and "
+            f"with elastic EP others may join: leave out --max-ep-size, {INSTEAD}."
+        )
+    if facts.events is not None:
+        check_events(facts.events)
+
+
+def check_events(given: EventsConfig) -> None:
+    """Raise `CannotWork` for an events configuration of the user's that cannot be read."""
+    reason = unreadable(given)
+    if given.endpoint.endswith(":0"):
+        reason = reason or "leaves the port open, which SGLang does not tell"
+    if reason:
+        raise CannotWork(
+            f"--dp-scheduler preble reads the ranks' KV events and --kv-events-config {reason}: "
+            "leave it out, or set publisher to zmq and endpoint to an address to bind, such as "
+            "tcp://*:5557."
+        )

@@ -1,0 +1,95 @@
+"""Servers in SGLang's other modes, whose requests are placed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from preble_plugin.bench import sglang_server
+from preble_plugin.bench.sglang_server import SglangServer
+from preble_plugin.bench.tiny_model import make_tiny_model
+from tests.contracts.other_versions import SGLANG
+from tests.engines import ROOT, SGLANG_ENVIRONMENT, TINY_MODEL, SglangServing
+from tests.engines.preble import RUN_DIR, RUN_ENVIRONMENT
+from tests.sglang.preble_servers import SMALL_CACHE, preble
+
+EXAMPLE = ROOT / "examples" / "sglang" / "preble.yaml"
+
+
+class _ServeCommand(SglangServer):
+    """`sglang serve MODEL --config EXAMPLE`."""
+
+    def _program(self) -> Sequence[str]:
+        sglang = Path(sys.executable).parent / "sglang"
+        return (str(sglang), "serve", str(self.model), "--config", str(EXAMPLE))
+
+
+@dataclass(frozen=True)
+class Example(SglangServing):
+    """The server of the example, and what `flags` add."""
+
+    def build(self, log: Path) -> SglangServer:
+        environment = {**SGLANG_ENVIRONMENT, **dict(self.environment)}
+        return _ServeCommand(make_tiny_model(TINY_MODEL), log, self.flags, environment)
+
+
+@dataclass(frozen=True)
+class Older(SglangServing):
+    """A server of another version of SGLang."""
+
+    version: str = "0.5.20"
+
+    def build(self, log: Path) -> SglangServer:
+        path = os.pathsep.join(map(str, SGLANG.path(self.version)))
+        environment = {**SGLANG_ENVIRONMENT, **dict(self.environment), "PYTHONPATH": path}
+        model = make_tiny_model(TINY_MODEL)
+        return SglangServer(model, log, (*self.base, *self.flags), environment)
+
+
+TOKENIZERS = Example(
+    flags=("--tokenizer-worker-num", "2", "--enable-priority-scheduling"),
+    environment=RUN_ENVIRONMENT,
+)
+"""Two tokenizer processes, each an HTTP server of its own."""
+
+EMBEDDINGS = SglangServing(
+    flags=("--is-embedding", "--enable-tokenizer-batch-encode"),
+    environment=(
+        *RUN_ENVIRONMENT,
+        ("PREBLE_DP_SCHEDULER", "preble"),
+        ("PREBLE_CONFIG", '{"receipts": 500}'),
+    ),
+)
+"""Chosen in the environment."""
+
+DP_ATTENTION = SglangServing(
+    base=tuple(sglang_server.ONE_CPU),
+    flags=(
+        *("--load-balance-method", "preble", *SMALL_CACHE),
+        *("--tp-size", "2", "--attn-dp-size", "2"),
+    ),
+    environment=RUN_ENVIRONMENT,
+    qwen3=True,
+)
+"""Two ranks in lockstep, by SGLang's own flag."""
+
+HICACHE = preble(
+    *("--max-total-tokens", "2048", "--enable-hierarchical-cache", "--hicache-ratio", "4"),
+    *("--hicache-io-backend", "direct", "--hicache-mem-layout", "layer_first"),
+)
+"""What leaves a rank's small cache stays on the host."""
+
+DEFAULT_FORMAT = preble(
+    "--kv-events-config",
+    json.dumps({"publisher": "zmq", "endpoint": f"ipc://{RUN_DIR}/inproc-own"}),
+)
+"""Events as the user wants them: their hashes leave the tenant out, and there is
+no replay."""
+
+OLDER = Older(flags=preble().flags, environment=RUN_ENVIRONMENT)
+"""SGLang 0.5.20, whose controller loads no plugins, and whose events leave the
+tenant out. Fetched where it is not there yet."""

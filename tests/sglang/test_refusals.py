@@ -1,0 +1,203 @@
+"""What cannot work is refused by a sentence with its remedy, before any model
+loads; under `auto` it is SGLang's own dispatch, with one warning.
+
+SGLang parses, resolves and checks here as it does, up to its first child.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from preble_plugin.service.run_dir import living_servers
+from preble_plugin.settings import Settings
+from tests.engines import EngineRoom, SglangServing
+from tests.engines.client import tokens
+from tests.engines.preble import RUN_DIR, RUN_ENVIRONMENT
+from tests.sglang.launching import Launching
+from tests.sglang.preble_servers import SglangClient
+
+pytestmark = pytest.mark.sglang
+TWO = ("--dp-size", "2")
+ATTENTION = ("--tp-size", "2", "--attn-dp-size", "2")
+PREBLE = ("--dp-scheduler", "preble")
+AUTO = ("--dp-scheduler", "auto")
+RUST = {"SGLANG_RUST_SERVER": "1"}
+
+
+def events(**config: str) -> tuple[str, ...]:
+    return (*TWO, "--kv-events-config", json.dumps(config))
+
+
+REFUSED: list[tuple[tuple[str, ...], dict[str, str], str]] = [
+    ((), {}, "there is one rank: set --dp-size to 2 or more"),
+    ((*TWO, "--disable-radix-cache"), {}, "radix cache and it is off for this server: leave out"),
+    (
+        (*TWO, "--disaggregation-mode", "decode"),
+        {},
+        "off for this server: set --disaggregation-decode-enable-radix-cache",
+    ),
+    (
+        (
+            *(*TWO, "--disaggregation-mode", "prefill"),
+            *("--load-balance-method", "follow_bootstrap_room"),
+        ),
+        {},
+        "follow_bootstrap_room lets its bootstrap room do so: leave that out",
+    ),
+    (
+        (*TWO, "--load-balance-method", "total_tokens"),
+        {},
+        "--load-balance-method total_tokens are two choices for one thing: leave one of them out",
+    ),
+    (ATTENTION, RUST, "the Rust server passes it by: unset SGLANG_RUST_SERVER"),
+    (
+        (
+            *(*ATTENTION, "--nnodes", "2", "--node-rank", "0"),
+            *("--dist-init-addr", "127.0.0.1:5999"),
+        ),
+        {},
+        "this server spans 2: run one server on each node",
+    ),
+    (events(publisher="null"), {}, "does not publish events: leave it out, or set publisher to"),
+    (events(), {}, "does not publish events"),
+    (
+        events(publisher="zmq", endpoint="tcp://collector:5557"),
+        {},
+        "publishes to tcp://collector:5557 instead of binding an address",
+    ),
+    (events(publisher="zmq", endpoint="ipc:///tmp/kv"), {}, "has one ipc path for all ranks"),
+    (events(publisher="zmq", endpoint="tcp://*:0"), {}, "leaves the port open, which SGLang does"),
+    (("--encoder-only",), {}, "with --encoder-only there are none: give it to the servers behind"),
+]
+LEFT_ALONE = [one for one in REFUSED if "--encoder-only" not in one[0]]
+
+
+@pytest.fixture(scope="module")
+def launching() -> Iterator[Launching]:
+    with Launching() as process:
+        yield process
+
+
+@pytest.mark.parametrize(("arguments", "environment", "message"), REFUSED)
+def test_what_cannot_work_is_refused(
+    launching: Launching, arguments: tuple[str, ...], environment: dict[str, str], message: str
+) -> None:
+    error = launching.ask("serve", [*arguments, *PREBLE], environment).error
+    assert error is not None
+    assert message in error
+    assert error.startswith("CannotWork: --dp-scheduler preble")
+    assert error.endswith(".")
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize(("arguments", "environment", "message"), LEFT_ALONE)
+def test_what_cannot_work_is_left_to_sglang_under_auto(
+    launching: Launching, arguments: tuple[str, ...], environment: dict[str, str], message: str
+) -> None:
+    own = launching.ask("serve", [*arguments, "--dp-scheduler", "default"], environment)
+    found = launching.ask("serve", [*arguments, *AUTO], environment)
+    assert (found.method, found.events) == (own.method, own.events)
+    assert (found.error, found.settings, own.error) == (None, None, None)
+    (warning,) = found.warnings
+    assert "] SGLang's own dispatch is used. --dp-scheduler preble" in warning
+    assert message in warning
+
+
+def test_an_encoder_is_told_so_under_auto(launching: Launching) -> None:
+    (warning,) = launching.ask("serve", ["--encoder-only", *AUTO]).warnings
+    assert "with --encoder-only there are none" in warning
+
+
+def test_our_name_for_a_method_is_taken_back_under_auto(launching: Launching) -> None:
+    chosen = {"PREBLE_DP_SCHEDULER": "auto"}
+    named = {"dp_size": 2, "load_balance_method": "preble", "disable_radix_cache": True}
+    for way in ("engine", "record"):
+        found = launching.ask(way, named, chosen)
+        assert (found.error, found.method, found.settings) == (None, "round_robin", None)
+
+
+def test_ray_is_refused(launching: Launching) -> None:
+    given = {"dp_size": 2, "use_ray": True, "load_balance_method": "preble"}
+    error = launching.ask("record", given).error
+    assert error is not None
+    assert "Ray runs it in a thread: leave out --use-ray" in error
+
+
+def test_a_refusal_from_python_says_the_same(launching: Launching) -> None:
+    for way in ("engine", "record"):
+        error = launching.ask(way, {"dp_size": 1, "load_balance_method": "preble"}).error
+        assert error is not None
+        assert error.startswith("CannotWork: --dp-scheduler preble places requests among")
+
+
+def test_several_tokenizers_detokenizers_and_stages_are_served(launching: Launching) -> None:
+    more = ("--tokenizer-worker-num", "2", "--detokenizer-worker-num", "2", "--pp-size", "2")
+    assert launching.ask("serve", [*TWO, *PREBLE, *more]).settings == Settings()
+
+
+def test_prefill_servers_are_served_where_their_method_is_not_named(launching: Launching) -> None:
+    found = launching.ask("serve", [*TWO, *PREBLE, "--disaggregation-mode", "prefill"])
+    assert (found.error, found.method) == (None, "preble")
+
+
+# --- versions ---
+
+
+@pytest.mark.parametrize("version", ["0.5.17", "0.4.10.post2"])
+def test_an_older_sglang_is_refused(launching: Launching, version: str) -> None:
+    allowed = ("--dp-scheduler-config", '{"allow_untested": true}')
+    error = launching.ask("serve", [*TWO, *PREBLE, *allowed], version=version).error
+    assert error is not None
+    assert f"tested on SGLang 0.5.18 to 0.5.23 and this is {version}: upgrade SGLang" in error
+    assert launching.ask("serve", [*TWO, *AUTO], version=version).settings is None
+
+
+@pytest.mark.parametrize("version", ["0.5.24", "0.6.0rc1"])
+def test_a_newer_sglang_has_to_be_allowed(launching: Launching, version: str) -> None:
+    error = launching.ask("serve", [*TWO, *PREBLE], version=version).error
+    assert error is not None
+    assert "accept the risk by --dp-scheduler-config '{\"allow_untested\": true}'" in error
+    given: Any = ("--dp-scheduler-config", '{"allow_untested": true}')
+    for more in ((*PREBLE, *given), AUTO):
+        found = launching.ask("serve", [*TWO, *more], version=version)
+        (warning,) = found.warnings
+        assert found.settings is not None
+        assert f"tested on SGLang 0.5.18 to 0.5.23 and runs untested on {version}." in warning
+
+
+@pytest.mark.parametrize("version", ["0.5.18.post1", "0.5.23.post2", "0.5.20+cu130"])
+def test_patches_of_tested_versions_are_tested(launching: Launching, version: str) -> None:
+    found = launching.ask("serve", [*TWO, *PREBLE], version=version)
+    assert (found.settings, found.warnings) == (Settings(), [])
+
+
+# --- the real command ---
+
+
+def test_the_real_command_ends_with_the_sentence_before_any_process_starts(
+    engine_room: EngineRoom,
+) -> None:
+    server = SglangServing(flags=(*PREBLE, "--disable-radix-cache"), environment=RUN_ENVIRONMENT)
+    said = engine_room.refused(server)
+    assert "CannotWork: --dp-scheduler preble needs the radix cache and it is off" in said
+    assert "DP0" not in said  # no rank has said a word
+    assert living_servers(RUN_DIR / "events") == []
+
+
+def test_a_real_server_that_cannot_place_serves_by_itself_under_auto(
+    engine_room: EngineRoom,
+) -> None:
+    server = engine_room.serve(
+        SglangServing(flags=(*AUTO, "--disable-radix-cache"), environment=RUN_ENVIRONMENT)
+    )
+    client, before = SglangClient(server), server.computed_tokens()
+    for _ in range(4):
+        client.complete(tokens(970, 100))
+    after = server.computed_tokens()
+    assert {rank: after[rank] - before[rank] for rank in after} == {"0": 200, "1": 200}
+    assert server.log_text().count("SGLang's own dispatch is used.") == 1
+    assert not [one for one in server.metrics().samples if one.name.startswith("preble")]
