@@ -1,6 +1,7 @@
 # make demo: see the gain.   make test: check everything.   make help: the rest.
 
 VENV    ?= .venv
+BENCH_VENV ?= .venv-bench
 PYTHON  ?= $(shell for python in python3.11 python3 python; do \
              $$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
              && echo $$python && break; done)
@@ -19,7 +20,7 @@ READY   := $(if $(filter .venv,$(VENV)),$(STAMPS)/package $(STAMPS)/tools $(STAM
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-sglang serve serve-sglang test test-fast lint setup clean clean-venv
+.PHONY: help bench demo demo-sglang serve serve-sglang test test-fast lint setup clean clean-venv
 
 help:
 	@echo "make demo        vLLM's own dispatch against preble on this machine: table, picture, page"
@@ -27,6 +28,8 @@ help:
 	@echo "make demo-sglang SGLang's own dispatch against preble, likewise"
 	@echo "make serve       vLLM with preble and a tiny model on port 8000, until Ctrl-C"
 	@echo "make serve-sglang  SGLang likewise"
+	@echo "make bench       the scheduler's own speed, beside Dynamo's router: table, plot;"
+	@echo "                 some twenty minutes, BENCH=--quick one; an environment of its own"
 	@echo "make test        linters, type checker, all tests (those on real engines included)"
 	@echo "make test-fast   the same without the tests on real engines"
 	@echo "make lint        linters and type checker alone"
@@ -59,6 +62,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(BENCH_VENV)/.ready
+	$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
+
 setup: $(READY)
 
 clean:
@@ -90,11 +96,18 @@ $(STAMPS)/tools: requirements/test.txt $(STAMPS)/vllm
 	$(PIP) -r requirements/test.txt
 	@touch $@
 
-$(STAMPS)/package: pyproject.toml $(STAMPS)/vllm
+$(STAMPS)/package: pyproject.toml preble_plugin/core/_speed.c $(STAMPS)/vllm
 	$(PIP) -e .
 	@touch $@
 
 $(STAMPS)/sglang: requirements/sglang-cpu.txt $(STAMPS)/vllm
 	$(PIP) -r requirements/sglang-cpu.txt
 	$(PIP) sglang==$(SGLANG)
+	@touch $@
+
+# Apart from the engines, whose pins it would move.
+$(BENCH_VENV)/.ready: pyproject.toml preble_plugin/core/_speed.c
+	@test -n "$(PYTHON)" || { echo "Python 3.11 was not found" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --disable-pip-version-check -e '.[bench]'
 	@touch $@

@@ -1,8 +1,8 @@
 """Front ends and the scheduler process: round trips, and eight of them at once.
 
-Run by benchmarks/placement.py; by itself it is one front end:
+By itself it is one front end:
 
-    python benchmarks/front_ends.py ADDRESS NAME REQUESTS OUTSTANDING
+    python -m benchmarks.front_ends ADDRESS NAME REQUESTS OUTSTANDING
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def measure(requests: int) -> list[dict[str, Any]]:
 
 
 def _run(address: str, names: list[str], requests: int, outstanding: int) -> list[dict[str, Any]]:
-    arguments = [sys.executable, __file__, address]
+    arguments = [sys.executable, "-m", "benchmarks.front_ends", address]
     children = [
         subprocess.Popen(
             [*arguments, name, str(requests), str(outstanding)], stdout=subprocess.PIPE

@@ -3,6 +3,8 @@
 1. A prompt is cut into full blocks of `block_size` tokens; a rest is dropped.
 2. A block's key is a seeded multilinear hash of its tokens, `sum(a_i * t_i)`
    mod 2^64 with secret odd `a_i`, computed for the whole prompt in one product.
+   In numpy; where the package was built with a compiler, `_speed` does it in a
+   fifth of the time and to the same bytes.
 3. The namespace is added to the first block's key and the multimodal features
    to the keys of the blocks they touch, each as a keyed 64-bit digest.
 
@@ -13,16 +15,20 @@ probability of at most 2^-32 for any choice of tokens made without the seed.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preble_plugin.core.events import Feature, Namespace
+
+Tokens: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
+"""Token ids. Read fastest: a list, a tuple, an `array`, a numpy array."""
 
 KEY_BYTES: Final = 8
 _MASK: Final = (1 << 64) - 1
@@ -30,6 +36,38 @@ _MASK: Final = (1 << 64) - 1
 
 class TokenIdError(ValueError):
     """A token id that no vocabulary has: negative, or of more than 32 bits."""
+
+
+def numpy_keys(tokens: Tokens, factors: bytes, block_size: int) -> bytes:
+    """Packed keys of the full blocks of `tokens`; `factors` are 64-bit numbers, one
+    for each token of a block. O(tokens): 16 us for a list of 2,048, 5 us for an array.
+
+    Raises OverflowError for a token id that is not in [0, 2^32), TypeError for
+    what is no integer.
+    """
+    blocks = len(tokens) // block_size
+    whole = tokens if blocks * block_size == len(tokens) else tokens[: blocks * block_size]
+    ids: NDArray[Any]
+    if isinstance(whole, (list, tuple)):
+        # NOTE: array("I") takes a third of the time of array("i") and of numpy.
+        ids = np.frombuffer(array("I", whole), np.uint32)
+    else:
+        ids = np.asarray(whole)
+        if ids.dtype.kind not in "iu":
+            raise TypeError(f"tokens must be integers, got {ids.dtype}")
+        if ids.dtype != np.uint32 and len(ids) and not 0 <= ids.min() <= ids.max() < 1 << 32:
+            raise OverflowError("a token id is negative or over 32 bits")
+    wide = ids.astype(np.uint64).reshape(blocks, block_size)
+    packed: bytes = (wide @ np.frombuffer(factors, np.uint64)).tobytes()
+    return packed
+
+
+_Keys: TypeAlias = Callable[[Tokens, bytes, int], bytes]
+
+fastest_keys: _Keys = numpy_keys
+"""Its compiled form where there is one."""
+with contextlib.suppress(ImportError):
+    from preble_plugin.core._speed import keys as fastest_keys
 
 
 class BlockHasher:
@@ -47,13 +85,14 @@ class BlockHasher:
         stream = np.random.Generator(
             np.random.Philox(int.from_bytes(blake2b(self.seed, digest_size=16).digest(), "little"))
         )
-        self._factors: NDArray[np.uint64] = stream.integers(
+        factors: NDArray[np.uint64] = stream.integers(
             0, 1 << 64, size=block_size, dtype=np.uint64
         ) | np.uint64(1)
+        self._factors = factors.tobytes()
 
     def prompt_keys(
         self,
-        tokens: Sequence[int],
+        tokens: Tokens,
         namespace: Namespace = (),
         features: Sequence[tuple[str, int, int]] = (),
     ) -> bytes:
@@ -62,24 +101,25 @@ class BlockHasher:
         `features` are the multimodal items as (identifier, offset in tokens,
         length in tokens), in order of offset.
 
-        Raises `TokenIdError`. O(tokens): 11 us for 2,048 tokens.
+        Raises `TokenIdError`. O(tokens): 2.7 us for a list of 2,048, by numpy 16 us.
         """
         keys = self._token_keys(tokens)
-        if len(keys) and (namespace or features):
-            per_block: dict[int, list[Feature]] = {}
-            for identifier, offset, length in features:
-                first = offset // self.block_size
-                last = min((offset + max(length, 1) - 1) // self.block_size, len(keys) - 1)
-                for block in range(first, last + 1):
-                    per_block.setdefault(block, []).append(
-                        (identifier, offset - block * self.block_size)
-                    )
-            self._mix(keys, namespace, per_block)
-        return keys.tobytes()
+        if not (namespace or features) or not keys:
+            return keys
+        blocks = len(keys) // KEY_BYTES
+        per_block: dict[int, list[Feature]] = {}
+        for identifier, offset, length in features:
+            first = offset // self.block_size
+            last = min((offset + max(length, 1) - 1) // self.block_size, blocks - 1)
+            for block in range(first, last + 1):
+                per_block.setdefault(block, []).append(
+                    (identifier, offset - block * self.block_size)
+                )
+        return self._mix(keys, namespace, per_block)
 
     def stored_keys(
         self,
-        tokens: Sequence[int],
+        tokens: Tokens,
         at_start: bool,
         namespace: Namespace = (),
         features: Sequence[Sequence[Feature]] = (),
@@ -90,35 +130,32 @@ class BlockHasher:
         `TokenIdError`. O(tokens).
         """
         keys = self._token_keys(tokens)
-        per_block = {block: list(found) for block, found in enumerate(features) if found}
-        if len(keys) and (per_block or (at_start and namespace)):
-            self._mix(keys, namespace if at_start else (), per_block)
-        return keys.tobytes()
+        namespace = namespace if at_start else ()
+        if not (namespace or features) or not keys:
+            return keys
+        per_block = {block: found for block, found in enumerate(features) if found}
+        return self._mix(keys, namespace, per_block)
 
-    def _token_keys(self, tokens: Sequence[int]) -> NDArray[np.uint64]:
-        blocks = len(tokens) // self.block_size
-        whole = blocks * self.block_size
+    def _token_keys(self, tokens: Tokens) -> bytes:
         try:
-            # NOTE: array("I") takes a third of the time of array("i") and of numpy.
-            packed = array("I", tokens if whole == len(tokens) else tokens[:whole])
+            return fastest_keys(tokens, self._factors, self.block_size)
         except (OverflowError, TypeError) as error:
             raise TokenIdError(f"a token id is not in [0, 2^32): {error}") from error
-        ids = np.frombuffer(packed, dtype=np.uint32).reshape(blocks, self.block_size)
-        keys: NDArray[np.uint64] = ids.astype(np.uint64) @ self._factors
-        return keys
 
     def _mix(
         self,
-        keys: NDArray[np.uint64],
+        packed: bytes,
         namespace: Namespace,
-        per_block: dict[int, list[Feature]],
-    ) -> None:
+        per_block: Mapping[int, Sequence[Feature]],
+    ) -> bytes:
+        keys = np.frombuffer(packed, np.uint64).copy()
         for block, found in per_block.items():
             if 0 <= block < len(keys):
                 parts = [part for name, offset in found for part in (name, str(offset))]
                 keys[block] = np.uint64((int(keys[block]) + self._digest(b"mm", parts)) & _MASK)
         if namespace:
             keys[0] = np.uint64((int(keys[0]) + self._digest(b"ns", namespace)) & _MASK)
+        return keys.tobytes()
 
     def _digest(self, kind: bytes, parts: Sequence[str]) -> int:
         state = blake2b(kind, digest_size=8, key=self.seed[:64])

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from preble_plugin.core.node import Node
 from preble_plugin.core.prefix_tree import PrefixTree
@@ -20,20 +21,13 @@ from preble_plugin.core.receipts import CandidateReceipt, Receipt, ReceiptRing
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.request import Finished, FirstToken, Request
 from preble_plugin.core.status import Trust
-from preble_plugin.core.usage import count_use
+from preble_plugin.core.usage import first_use
 from preble_plugin.core.view import ReplicaCandidate
 
 
-class _Booking:
-    __slots__ = ("predicted", "prompt_tokens", "receipt", "replica")
-
-    def __init__(
-        self, replica: Replica, prompt_tokens: int, predicted: int, receipt: Receipt
-    ) -> None:
-        self.replica = replica
-        self.prompt_tokens = prompt_tokens
-        self.predicted = predicted
-        self.receipt = receipt
+class _Booking(NamedTuple):
+    replica: Replica
+    receipt: Receipt
 
 
 class Bookings:
@@ -53,7 +47,7 @@ class Bookings:
         """Take back what is booked of a request, but for what is expected of it. O(1)."""
         earlier = self._in_flight.pop(request_id, None)
         if earlier is not None:
-            earlier.replica.tokens_in_flight -= earlier.prompt_tokens
+            earlier.replica.tokens_in_flight -= earlier.receipt.prompt_tokens
             earlier.replica.load.drop(request_id, now)
 
     def add(
@@ -71,23 +65,19 @@ class Bookings:
         receipt's. O(path)."""
         request_id = request.request_id
         replica = chosen.source
-        for node in path:
-            count_use(node, replica.column, now, self._window_seconds)
-        replica.expectations.begin(request_id, path)
         if path:
-            self._tree.touch(path[-1], replica.column)
-        replica.eviction.changed()
+            replica.expectations.begin(request_id, path, first_use(now, self._window_seconds))
         prompt_tokens = request.prompt_tokens
         output_tokens = replica.output_lengths.expected(request.max_output_tokens)
         if started:
             replica.load.resumed(request_id, prompt_tokens, output_tokens, now)
         else:
             replica.load.placed(request_id, chosen.miss_tokens, prompt_tokens, output_tokens, now)
-        replica.tokens_in_flight += request.prompt_tokens
+        replica.tokens_in_flight += prompt_tokens
         replica.placements += 1
         self.placements += 1
         self._receipts.add(receipt, candidates)
-        self._in_flight[request_id] = _Booking(replica, prompt_tokens, chosen.hit_tokens, receipt)
+        self._in_flight[request_id] = _Booking(replica, receipt)
 
     def first_tokens(self, outcomes: Sequence[FirstToken], now: float) -> None:
         """The first tokens of one engine output message."""
@@ -102,7 +92,7 @@ class Bookings:
             booking.receipt.first_token_seconds = now - booking.receipt.time
             if outcome.cached_tokens is not None:
                 booking.receipt.actual_cached_tokens = outcome.cached_tokens
-                replica.audit(booking.predicted, outcome.cached_tokens)
+                replica.audit(booking.receipt.predicted_cached_tokens, outcome.cached_tokens)
         if replica is not None:
             replica.load.first_token(known, now)
 
@@ -141,11 +131,10 @@ class Bookings:
     def _left(self, request_id: str, booking: _Booking, now: float, events_tell: bool) -> None:
         """What a request leaves behind in the cache it was on."""
         replica, receipt = booking.replica, booking.receipt
-        replica.tokens_in_flight -= booking.prompt_tokens
+        replica.tokens_in_flight -= receipt.prompt_tokens
         leaf = replica.expectations.leaf(request_id)
         if leaf is not None:
             self._tree.touch(leaf, replica.column)
-            replica.eviction.changed()
         if receipt.finish == "aborted" and receipt.first_token_seconds is None:
             replica.expectations.end(request_id)
         elif events_tell and replica.trust is Trust.EXACT:

@@ -30,7 +30,8 @@ class Attention(enum.StrEnum):
     MAMBA = "mamba"
 
 
-class Store(msgspec.Struct, frozen=True):
+# NOTE: events hold no cycles and come in thousands, so the collector need not walk them.
+class Store(msgspec.Struct, frozen=True, gc=False):
     """Blocks that a replica now holds, in a row.
 
     `tokens` holds `block_size` ids for each block. `hashes` names the same
@@ -51,7 +52,7 @@ class Store(msgspec.Struct, frozen=True):
     window_tokens: int | None = None
 
 
-class Remove(msgspec.Struct, frozen=True):
+class Remove(msgspec.Struct, frozen=True, gc=False):
     """Blocks of which a replica dropped one copy each."""
 
     hashes: Sequence[EngineHash]
@@ -74,6 +75,8 @@ def namespace(
     The LoRA id is part of it, so that a name pointed at another adapter starts
     with an empty cache.
     """
+    if lora_name is None and not lora_id and not salt:
+        return ()
     parts: list[str] = []
     if lora_name is not None or lora_id:
         parts += ["lora", lora_name or "", str(lora_id or 0)]

@@ -5,27 +5,26 @@
 2. Losing run j costs prefill_time(len j) x N_j seconds, N_j being the share of
    the replica's requests in the window H that used it (paper, section 3.2).
    A run that nobody used in H costs nothing.
-3. The running sums over the next victims are kept until the cache or its order
-   changes, so that a decision mostly reads them.
 
 Events say store and remove but not touch: recency is that of our placements.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import Final
 
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.time_model import TimeModel
 from preble_plugin.core.usage import uses_in_window
 
-VICTIM_RUNS: Final = 256
+VICTIM_RUNS: Final = 128
 """Runs looked at; the price of what lies beyond is taken as theirs on average."""
 
 
 class EvictionPrice:
     """The price of room on one replica."""
+
+    __slots__ = ("_block_size", "_column", "_model", "_tree", "_window_seconds")
 
     def __init__(
         self,
@@ -40,49 +39,23 @@ class EvictionPrice:
         self._model = model
         self._block_size = block_size
         self._window_seconds = window_seconds
-        self._blocks: list[int] = []
-        self._seconds: list[float] = []
-        self._stale = True
-        self._more = False
-        self._cut = False
 
-    def changed(self) -> None:
-        """The cache, or the order of its use, is no longer what it was. O(1)."""
-        self._stale = True
-
-    def seconds(self, blocks: int, requests_in_window: float, now: float) -> float:
-        """Seconds of prefill lost by evicting the next `blocks` blocks.
-        O(log victims), or O(victims) after a change."""
-        if blocks <= 0 or requests_in_window <= 0:
-            return 0.0
-        if self._stale or (self._more and self._blocks[-1] < blocks):
-            self._sum(blocks, now)
-        if not self._blocks:
-            return 0.0
-        place = bisect_left(self._blocks, blocks)
-        if place < len(self._blocks):
-            lost = self._seconds[place]
-        else:
-            lost = self._seconds[-1]
-            if self._cut:
-                lost *= blocks / self._blocks[-1]
-        return lost / requests_in_window
-
-    def _sum(self, blocks: int, now: float) -> None:
-        self._blocks.clear()
-        self._seconds.clear()
-        freed, lost = 0, 0.0
-        column, size = self._column, self._block_size
-        for node in self._tree.held[column]:
-            run = node.holds(column).bit_count()
+    def uses_lost_seconds(self, blocks: int, now: float) -> float:
+        """Prefill of the next `blocks` blocks to be evicted, once for each use in the
+        window: over the requests in it, the seconds lost. O(victims)."""
+        freed, seconds = 0, 0.0
+        column, window, size = self._column, self._window_seconds, self._block_size
+        bit = 1 << column
+        for looked_at, node in enumerate(self._tree.held[column]):
+            if looked_at == VICTIM_RUNS:
+                return seconds * blocks / freed
+            run = node.size if node.holders & bit else node.holds(column).bit_count()
             freed += run
-            uses = uses_in_window(node, column, now, self._window_seconds)
-            if uses:
-                lost += uses * self._model.prefill_seconds(run * size, (node.depth + run) * size)
-            self._blocks.append(freed)
-            self._seconds.append(lost)
-            if freed >= blocks or len(self._blocks) >= VICTIM_RUNS:
+            if node.uses and column in node.uses:
+                uses = uses_in_window(node, column, now, window)
+                if uses:
+                    context = (node.depth + run) * size
+                    seconds += uses * self._model.prefill_seconds(run * size, context)
+            if freed >= blocks:
                 break
-        self._cut = len(self._blocks) >= VICTIM_RUNS
-        self._more = 0 < len(self._blocks) < VICTIM_RUNS and freed >= blocks
-        self._stale = False
+        return seconds

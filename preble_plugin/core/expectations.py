@@ -19,7 +19,7 @@ from collections import OrderedDict, deque
 from typing import Final
 
 from preble_plugin.core.node import Node
-from preble_plugin.core.prefix_tree import PrefixTree
+from preble_plugin.core.prefix_tree import Expectation, PrefixTree
 
 GRACE_SECONDS: Final = 1.0
 UNKNOWN_CAPACITY_BLOCKS: Final = 16_384
@@ -36,32 +36,31 @@ class Expectations:
         self._tree = tree
         self._column = column
         self._awaited = awaited
-        self._leaves: dict[str, Node] = {}
+        self._expected: dict[str, Expectation] = {}
         self._kept: OrderedDict[str, bool] = OrderedDict()
         """Finished requests, oldest first, and whether events tell of their blocks."""
 
-    def begin(self, request_id: str, path: list[Node]) -> None:
-        """A request was dispatched whose prompt is `path`. O(path)."""
-        if path:
-            self._tree.expect(path, self._column, request_id)
-            self._leaves[request_id] = path[-1]
-            self._awaited.by_request[request_id] = self
+    def begin(self, request_id: str, path: list[Node], first_use: int = 0) -> None:
+        """A request was dispatched whose prompt is `path`, of one node or more;
+        `first_use` is as in `PrefixTree.expect`. O(path)."""
+        self._expected[request_id] = self._tree.expect(path, self._column, first_use)
+        self._awaited.by_request[request_id] = self
 
     def leaf(self, request_id: str) -> Node | None:
         """The last node of a request's prompt, where its blocks are now. O(1)."""
-        found = self._leaves.get(request_id)
-        return None if found is None else self._tree.settle(found)
+        found = self._expected.get(request_id)
+        return None if found is None else self._tree.settle(found[0])
 
     def finish(self, request_id: str, now: float) -> None:
         """The request finished, and its replica's events can be trusted. O(1)."""
-        if request_id in self._leaves:
-            due = (now + GRACE_SECONDS, self, request_id, self._leaves[request_id])
+        if request_id in self._expected:
+            due = (now + GRACE_SECONDS, self, request_id, self._expected[request_id])
             self._awaited.due.append(due)
 
     def keep(self, request_id: str, capacity_blocks: int | None, events_tell: bool) -> None:
         """The request finished, and its replica's events cannot be trusted, or do not
         tell of its blocks. O(1) amortised, plus the paths of those that give way."""
-        if request_id in self._leaves:
+        if request_id in self._expected:
             self._kept[request_id] = events_tell
             bound = capacity_blocks or UNKNOWN_CAPACITY_BLOCKS
             expected = self._tree.expected_blocks
@@ -91,21 +90,22 @@ class Expectations:
                 self.end(request_id)
 
     def end(self, request_id: str) -> None:
-        """Nothing more is expected of a request. O(path)."""
-        leaf = self._leaves.pop(request_id, None)
-        if leaf is not None:
+        """Nothing more is expected of a request. O(the part of its path that was
+        expected)."""
+        expected = self._expected.pop(request_id, None)
+        if expected is not None:
             del self._awaited.by_request[request_id]
             self._kept.pop(request_id, None)
-            self._tree.unexpect(leaf, self._column, request_id)
+            self._tree.unexpect(expected, self._column)
 
-    def expire(self, request_id: str, leaf: Node) -> None:
+    def expire(self, request_id: str, expected: Expectation) -> None:
         """`end`, unless the id stands for another prompt by now."""
-        if self._leaves.get(request_id) is leaf:
+        if self._expected.get(request_id) is expected:
             self.end(request_id)
 
     def close(self) -> None:
         """End everything."""
-        for request_id in list(self._leaves):
+        for request_id in list(self._expected):
             self.end(request_id)
 
 
@@ -114,15 +114,15 @@ class Awaited:
 
     def __init__(self) -> None:
         self.by_request: dict[str, Expectations] = {}
-        self.due: deque[tuple[float, Expectations, str, Node]] = deque()
+        self.due: deque[tuple[float, Expectations, str, Expectation]] = deque()
         """What ends by itself, in order of time."""
 
     def expire(self, now: float) -> None:
         """End what is due. O(1) where nothing is."""
         due = self.due
         while due and due[0][0] <= now:
-            _, expectations, request_id, leaf = due.popleft()
-            expectations.expire(request_id, leaf)
+            _, expectations, request_id, expected = due.popleft()
+            expectations.expire(request_id, expected)
 
     def end(self, request_id: str) -> None:
         """End what is expected of a request, on whichever replica. O(path)."""

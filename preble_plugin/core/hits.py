@@ -16,8 +16,9 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from preble_plugin.core.events import Attention
+from preble_plugin.core.layer import GPU, Layer
 from preble_plugin.core.match import Match
-from preble_plugin.core.residency import GPU, Layer, Residency
+from preble_plugin.core.residency import Residency
 
 
 class Hit(NamedTuple):

@@ -39,13 +39,23 @@ class Match:
         self.layered = layered
         """Whether there are columns beside those that were followed."""
 
+    def touched(self) -> int:
+        """Mask of the columns that hold or expect a block of the path. O(path)."""
+        found = 0
+        for node in self.path:
+            found |= node.holders | node.expected
+            if node.partial:
+                for column in node.partial:
+                    found |= 1 << column
+        return found
+
     def bitmap(self, column: int, expected: bool) -> int:
         """Bitmap of the matched blocks that a column holds, or expects if asked
         for. O(path)."""
         found = 0
         for node in self.path:
             if expected and node.expected >> column & 1:
-                held = (1 << len(node.ids)) - 1
+                held = (1 << node.size) - 1
             else:
                 held = node.holds(column)
             found |= held << node.depth

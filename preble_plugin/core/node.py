@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from array import array
-
 
 class Node:
-    """A run of blocks. Identity is what counts: nodes compare by `is`."""
+    """A run of blocks. Identity is what counts: nodes compare by `is`.
+
+    What few nodes have is None until there is some, and what there is by column are
+    plain numbers: a tree of a million nodes is made of little else than these, and
+    the garbage collector need not look at them.
+    """
 
     __slots__ = (
         "branched",
@@ -17,18 +20,18 @@ class Node:
         "expecting",
         "forward",
         "holders",
-        "ids",
         "parent",
         "partial",
+        "size",
         "uses",
     )
 
-    def __init__(self, parent: Node | None, edge: bytes, ids: array[int], depth: int) -> None:
+    def __init__(self, parent: Node | None, edge: bytes, size: int, depth: int) -> None:
         self.parent = parent
         self.edge = edge
         """The run's block keys, packed."""
-        self.ids = ids
-        """The run's block ids."""
+        self.size = size
+        """Blocks in the run."""
         self.depth = depth
         """Blocks between the root and the first of this run."""
         self.children: dict[bytes, Node] = {}
@@ -37,24 +40,37 @@ class Node:
         """Whether prompts ever parted here: they will again, so it stays a node."""
         self.holders = 0
         """Mask of the columns that hold every block of the run."""
-        self.partial: dict[int, int] = {}
+        self.partial: dict[int, int] | None = None
         """Bitmap by column, for those that hold some blocks but not all."""
         self.expected = 0
-        """Mask of the columns for which `expecting` is not empty."""
-        self.expecting: dict[int, set[str]] = {}
-        """Requests by column that will store this run."""
+        """Mask of the columns in `expecting`."""
+        self.expecting: dict[int, int] | None = None
+        """Requests by column that will store this run (`PrefixTree.expect`)."""
         self.forward: Node | None = None
         """Where this run went when it was freed or merged away."""
-        self.uses: dict[int, list[int]] = {}
+        self.uses: dict[int, int] | None = None
         """Windowed use counts by column (`core.usage`)."""
 
     @property
     def needed(self) -> bool:
         """Whether anybody holds or expects a block of it, or stands below it."""
-        return bool(self.children or self.holders or self.partial or self.expecting)
+        return bool(self.children or self.holders or self.partial or self.expected)
 
     def holds(self, column: int) -> int:
         """Bitmap of the run's blocks that `column` holds."""
         if self.holders >> column & 1:
-            return (1 << len(self.ids)) - 1
-        return self.partial.get(column, 0)
+            return (1 << self.size) - 1
+        return self.partial.get(column, 0) if self.partial else 0
+
+    def set_bitmap(self, column: int, bitmap: int) -> None:
+        """Let `column` hold these blocks of the run and no others."""
+        if self.partial:
+            self.partial.pop(column, None)
+        if bitmap == (1 << self.size) - 1:
+            self.holders |= 1 << column
+        else:
+            self.holders &= ~(1 << column)
+            if bitmap:
+                if self.partial is None:
+                    self.partial = {}
+                self.partial[column] = bitmap

@@ -22,10 +22,11 @@ _LONGEST: Final = 1 << 24
 class OutputLengths:
     """The mean output length, in tokens. Every method is O(1)."""
 
-    __slots__ = ("_mean", "_seen")
+    __slots__ = ("_mean", "_rounded", "_seen")
 
     def __init__(self) -> None:
         self._mean = 0.0
+        self._rounded = UNSEEN_OUTPUT_TOKENS
         self._seen = 0
 
     def observe(self, output_tokens: int) -> None:
@@ -34,10 +35,11 @@ class OutputLengths:
         self._seen += 1
         length = min(max(output_tokens, 0), _LONGEST)
         self._mean += (length - self._mean) * max(1.0 / self._seen, _RATE)
+        self._rounded = round(self._mean)
 
     def expected(self, max_output_tokens: int | None) -> int:
         """Output tokens to expect of a request with this bound; at least 1."""
-        mean = round(self._mean) if self._seen else UNSEEN_OUTPUT_TOKENS
+        mean = self._rounded
         if max_output_tokens is not None and max_output_tokens < mean:
             mean = max_output_tokens
-        return max(mean, 1)
+        return mean if mean > 1 else 1

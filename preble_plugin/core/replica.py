@@ -61,8 +61,9 @@ class Replica:
         if self.capacity_blocks is None:
             return 0
         taken = self.residency.copies + self._tree.expected_blocks[self.column]
+        free = self.capacity_blocks - taken
         needed = -(-new_tokens // self._block_size)
-        return max(0, needed - max(0, self.capacity_blocks - taken))
+        return needed if free <= 0 else needed - free if needed > free else 0
 
     def cache_usage(self) -> float:
         """Share of the cache that requests in flight hold, 0 to 1. O(1)."""

@@ -101,10 +101,10 @@ class Scheduler:
             members = sorted((*self._replicas.values(), known), key=lambda one: one.index)
             self._replicas = {one.name: one for one in members}
             self._columns |= 1 << known.column
-            self._look_again()
         known.capacity_blocks = capacity_blocks
         known.drop_blocks = drop_blocks
         known.load.max_running = max_running
+        self._look_again()
 
     def remove_replica(self, replica: ReplicaId) -> None:
         """Forget a replica and the requests on it. Unknown ones are ignored."""
@@ -194,14 +194,15 @@ class Scheduler:
         """Apply a replica's cache events in order; returns how many were skipped.
         O(blocks). Never raises for what an event says."""
         known = self._replicas.get(replica)
-        skipped = 0
-        for event in events:
-            if known is None or not known.residency.apply(event):
-                skipped += 1
-            elif isinstance(event, Clear):
-                known.expectations.cleared()
-        if known is not None:
-            known.eviction.changed()
+        if known is None:
+            skipped = sum(1 for _ in events)
+        else:
+            skipped, apply = 0, known.residency.apply
+            for event in events:
+                if not apply(event):
+                    skipped += 1
+                elif isinstance(event, Clear):
+                    known.expectations.cleared()
         self._skipped_events += skipped
         return skipped
 
@@ -212,13 +213,12 @@ class Scheduler:
         if known is not None:
             known.residency.clear()
             known.expectations.forget()
-            known.eviction.changed()
 
     def snapshot(self, replica: ReplicaId, max_blocks: int) -> ResidencyCapture | None:
         """A replica's residency as of now, to be encoded at leisure; None for an
         unknown replica, or one that holds more than `max_blocks` blocks."""
         known = self._replicas.get(replica)
-        if known is None or len(known.residency.ids) > max_blocks:
+        if known is None or known.residency.names > max_blocks:
             return None
         return capture(self._tree, known.residency)
 
@@ -228,7 +228,6 @@ class Scheduler:
         known = self._replicas.get(replica)
         if known is not None:
             restore(known.residency, snapshot)
-            known.eviction.changed()
 
     # -- looking -----------------------------------------------------------------
 
@@ -256,9 +255,12 @@ class Scheduler:
         """The decision as it stands once what ends by itself has ended, and all that
         an earlier request of this id left: ending expectations frees and merges
         nodes, so it comes before the tree is walked."""
-        self._awaited.expire(now)
+        awaited = self._awaited
+        if awaited.due and awaited.due[0][0] <= now:
+            awaited.expire(now)
         self._bookings.withdraw(request.request_id, now)
-        self._awaited.end(request.request_id)
+        if request.request_id in awaited.by_request:
+            awaited.end(request.request_id)
         match = self._tree.match(request.keys, self._columns)
         return PlacementView(request, self._fleet, match, self.block_size, now)
 
@@ -289,9 +291,4 @@ class Scheduler:
 
     def _look_again(self) -> None:
         """The replicas, or how far they can be trusted, are not what they were."""
-        replicas = tuple(self._replicas.values())
-        self._fleet = Fleet(
-            replicas,
-            tuple(one.trust for one in replicas),
-            {one.column: position for position, one in enumerate(replicas)},
-        )
+        self._fleet = Fleet(tuple(self._replicas.values()))

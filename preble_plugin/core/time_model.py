@@ -20,6 +20,7 @@ are priced a few milliseconds low or high.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from preble_plugin.core.online_fit import OnlineFit
@@ -37,6 +38,8 @@ RATED_PROMPT_TOKENS: Final = 2048
 OWN_OBSERVATIONS: Final = 32
 """After so many, a replica's own law is as good as the fleet's and fits it better."""
 
+_FLOOR_OBSERVATIONS: Final = 64
+"""After so many, the least law of a fleet is found anew; between, it only falls."""
 _TOKEN_LIMIT: Final = 1 << 40
 
 
@@ -49,12 +52,15 @@ class TimeModel:
     (about 0.2 us).
     """
 
-    __slots__ = ("_decode", "_fleet", "_prefill", "_step", "_work")
+    __slots__ = ("_decode", "_fleet", "_floor", "_floor_age", "_prefill", "_step", "_work")
 
     def __init__(self, fleet: TimeModel | None = None) -> None:
         self._fleet = fleet
         self._prefill = OnlineFit(PREFILL_PRIOR)
         self._decode = OnlineFit(DECODE_PRIOR)
+        # No coefficient of a member of this fleet is less.
+        self._floor = list(PREFILL_PRIOR)
+        self._floor_age = _FLOOR_OBSERVATIONS
         # The coefficients that hold now: lists that a fit changes in place.
         self._work = (fleet or self)._prefill.coefficients
         self._step = (fleet or self)._decode.coefficients
@@ -120,7 +126,15 @@ class TimeModel:
         )
         if self._prefill.observations >= OWN_OBSERVATIONS:
             self._work = self._prefill.coefficients
+        self._lower()
         return learned
+
+    def _lower(self) -> None:
+        fleet = self._fleet
+        if fleet is not None:
+            fleet._floor_age += 1
+            own, common = self._work, fleet._prefill.coefficients
+            fleet._floor = [min(known) for known in zip(fleet._floor, own, common, strict=True)]
 
     def observe_decode(
         self, output_tokens: float, context_tokens: float, running: float, seconds: float
@@ -136,6 +150,23 @@ class TimeModel:
         if self._decode.observations >= OWN_OBSERVATIONS:
             self._step = self._decode.coefficients
         return learned
+
+    @staticmethod
+    def least_prefill_seconds(
+        models: Sequence[TimeModel], new_tokens: int, prompt_tokens: int
+    ) -> float:
+        """At most the `prefill_seconds` of any of `models`, all those of one fleet, and
+        mostly not much less. O(1) amortised."""
+        fleet = models[0]._fleet or models[0]
+        if fleet._floor_age >= _FLOOR_OBSERVATIONS:
+            fleet._floor_age = 0
+            fleet._floor = [
+                min(known) for known in zip(*[one._work for one in models], strict=True)
+            ]
+        if not 0 < new_tokens < _TOKEN_LIMIT or not 0 <= prompt_tokens < _TOKEN_LIMIT:
+            return 0.0
+        fixed, linear, context, attention = fleet._floor
+        return fixed + linear * new_tokens + (context + attention * new_tokens) * prompt_tokens
 
     @property
     def prefill_tokens_per_second(self) -> float:

@@ -2,37 +2,55 @@
 
 N_j of the paper's section 3.2: the requests that shared node j in H. Kept on the
 node, by column, as the counts of the current and the last window; the sliding
-count weighs the last one by the share of it that H still covers. Three numbers
-per node and replica, whatever the traffic.
+count weighs the last one by the share of it that H still covers. One number per
+node and replica, whatever the traffic: the window's epoch, and below it the two
+counts of 20 bits each.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from preble_plugin.core.node import Node
 
+_COUNT_BITS: Final = 20
+_ONE: Final = 1 << _COUNT_BITS
+_EPOCH_BITS: Final = 2 * _COUNT_BITS
+_MOST: Final = _ONE - 1
 
-def count_use(node: Node, column: int, now: float, window_seconds: float) -> None:
-    """A request placed on `column` shares `node`. O(1)."""
-    epoch = int(now / window_seconds)
-    use = node.uses.get(column)
-    if use is None:
-        node.uses[column] = [epoch, 1, 0]
-    elif use[0] == epoch:
-        use[1] += 1
-    else:
-        use[2] = use[1] if use[0] == epoch - 1 else 0
-        use[0], use[1] = epoch, 1
+
+def first_use(now: float, window_seconds: float) -> int:
+    """What the first use of a node is counted as."""
+    return int(now / window_seconds) << _EPOCH_BITS | _ONE
+
+
+def count_use(node: Node, column: int, first: int) -> None:
+    """A request placed on `column` shares `node`; `first` is what it counts as if it is
+    the first. O(1)."""
+    uses = node.uses
+    if uses is None:
+        node.uses = {column: first}
+        return
+    use = uses.get(column)
+    age = 2 if use is None else (first >> _EPOCH_BITS) - (use >> _EPOCH_BITS)
+    if use is None or age > 1 or age < 0:
+        uses[column] = first
+    elif age == 1:
+        uses[column] = first | use >> _COUNT_BITS & _MOST
+    elif use >> _COUNT_BITS & _MOST < _MOST:
+        uses[column] = use + _ONE
 
 
 def uses_in_window(node: Node, column: int, now: float, window_seconds: float) -> float:
     """Requests on `column` that shared `node` in the window. O(1)."""
-    use = node.uses.get(column)
+    use = node.uses.get(column) if node.uses else None
     if use is None:
         return 0.0
     epoch = int(now / window_seconds)
     covered = 1.0 - (now / window_seconds - epoch)
-    if use[0] == epoch:
-        return use[1] + use[2] * covered
-    if use[0] == epoch - 1:
-        return use[1] * covered
+    counted = use >> _COUNT_BITS & _MOST
+    if use >> _EPOCH_BITS == epoch:
+        return counted + (use & _MOST) * covered
+    if use >> _EPOCH_BITS == epoch - 1:
+        return counted * covered
     return 0.0

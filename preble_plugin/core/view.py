@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import NamedTuple, overload
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias, overload
 
 from preble_plugin.core.block_keys import KEY_BYTES
 from preble_plugin.core.hits import usable
@@ -13,6 +12,7 @@ from preble_plugin.core.receipts import CandidateReceipt
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.request import ReplicaId, Request
 from preble_plugin.core.status import Trust
+from preble_plugin.core.time_model import TimeModel
 
 
 class ReplicaCandidate:
@@ -29,10 +29,12 @@ class ReplicaCandidate:
         "source",
     )
 
-    def __init__(self, source: Replica, prompt_tokens: int, hit: Hits | None, now: float) -> None:
+    def __init__(
+        self, source: Replica, prompt_tokens: int, hit_tokens: int, worth: float, now: float
+    ) -> None:
         self.source = source
-        self.hit_tokens = 0 if hit is None else hit.tokens
-        self.miss_tokens = prompt_tokens if hit is None else prompt_tokens - int(hit.worth)
+        self.hit_tokens = hit_tokens
+        self.miss_tokens = prompt_tokens - int(worth)
         self._prompt_tokens = prompt_tokens
         self._now = now
         self._load: float | None = None
@@ -52,9 +54,10 @@ class ReplicaCandidate:
     @property
     def load_seconds(self) -> float:
         """L."""
-        if self._load is None:
-            self._load = self.source.load.load_seconds(self._now)
-        return self._load
+        seconds = self._load
+        if seconds is None:
+            seconds = self._load = self.source.load.load_seconds(self._now)
+        return seconds
 
     @property
     def window_load_seconds(self) -> float:
@@ -64,21 +67,28 @@ class ReplicaCandidate:
     @property
     def eviction_seconds(self) -> float:
         """M."""
-        if self._eviction is None:
+        seconds = self._eviction
+        if seconds is None:
             source = self.source
             blocks = source.evicted_blocks(self.miss_tokens)
-            self._eviction = 0.0
+            seconds = 0.0
             if blocks:
-                requests = source.load.requests_in_window(self._now)
-                self._eviction = source.eviction.seconds(blocks, requests, self._now)
-        return self._eviction
+                seconds = source.eviction.uses_lost_seconds(blocks, self._now)
+                if seconds:
+                    # What was used in the window was so by a request assigned in it.
+                    seconds /= max(1, source.load.requests_in_window(self._now))
+            self._eviction = seconds
+        return seconds
 
     @property
     def prefill_seconds(self) -> float:
         """P."""
-        if self._prefill is None:
-            self._prefill = self.source.model.prefill_seconds(self.miss_tokens, self._prompt_tokens)
-        return self._prefill
+        seconds = self._prefill
+        if seconds is None:
+            model = self.source.model
+            seconds = model.prefill_seconds(self.miss_tokens, self._prompt_tokens)
+            self._prefill = seconds
+        return seconds
 
     @property
     def evicted_blocks(self) -> int:
@@ -112,22 +122,42 @@ class ReplicaCandidate:
         )
 
 
-class Hits(NamedTuple):
-    """What of a prompt one replica need not compute, in tokens."""
-
-    tokens: int
-    worth: float
-    """Less than `tokens` where blocks come from a slower medium."""
+Hits: TypeAlias = tuple[int, int, float]
+"""Mask of columns of replicas, the tokens of a prompt that each of them need not
+compute, and what these are worth: less than their number where blocks come from a
+slower medium."""
 
 
-class Fleet(NamedTuple):
-    """The replicas of one moment, in order of their slots, and how far each one's
-    events could be believed then. Made anew when either changes."""
+class Fleet:
+    """The replicas of one moment, in order of their slots, and what of them does not
+    depend on a request. Made anew when they, or how far their events can be believed,
+    change."""
 
-    replicas: tuple[Replica, ...] = ()
-    trusts: tuple[Trust, ...] = ()
-    position_of: Mapping[int, int] = MappingProxyType({})
-    """Positions by column."""
+    __slots__ = ("columns", "drop_blocks", "loads", "models", "position_of", "replicas", "trusts")
+
+    def __init__(self, replicas: tuple[Replica, ...] = ()) -> None:
+        self.replicas = replicas
+        self.trusts = tuple(one.trust for one in replicas)
+        self.position_of = {one.column: position for position, one in enumerate(replicas)}
+        self.columns = sum(1 << one.column for one in replicas)
+        dropped = {one.drop_blocks for one in replicas}
+        self.drop_blocks = dropped.pop() if len(dropped) == 1 else None
+        """Blocks that each computes again at the end of a hit; None where they differ."""
+        self.loads = [one.load for one in replicas]
+        self.models = [one.model for one in replicas]
+
+    def positions(self, columns: int) -> Sequence[int]:
+        """Those of a mask of columns. O(of them); of all, O(1)."""
+        if columns == self.columns:
+            return range(len(self.replicas))
+        if not columns & columns - 1:
+            return (self.position_of[columns.bit_length() - 1],)
+        found = []
+        while columns:
+            lowest = columns & -columns
+            columns ^= lowest
+            found.append(self.position_of[lowest.bit_length() - 1])
+        return found
 
 
 class Candidates(Sequence[ReplicaCandidate]):
@@ -135,9 +165,7 @@ class Candidates(Sequence[ReplicaCandidate]):
 
     __slots__ = ("_fleet", "_hits", "_made", "_now", "_prompt_tokens")
 
-    def __init__(
-        self, fleet: Fleet, prompt_tokens: int, hits: Mapping[int, Hits], now: float
-    ) -> None:
+    def __init__(self, fleet: Fleet, prompt_tokens: int, hits: Sequence[Hits], now: float) -> None:
         self._fleet = fleet
         self._prompt_tokens = prompt_tokens
         self._hits = hits
@@ -158,10 +186,14 @@ class Candidates(Sequence[ReplicaCandidate]):
             return [self[one] for one in range(*position.indices(len(self)))]
         made = self._made.get(position)
         if made is None:
-            hit = self._hits.get(position)
-            made = self._made[position] = ReplicaCandidate(
-                self._fleet.replicas[position], self._prompt_tokens, hit, self._now
-            )
+            source = self._fleet.replicas[position]
+            column, tokens, worth = source.column, 0, 0.0
+            for hit in self._hits:
+                if hit[0] >> column & 1:
+                    _, tokens, worth = hit
+                    break
+            made = ReplicaCandidate(source, self._prompt_tokens, tokens, worth, self._now)
+            self._made[position] = made
         return made
 
     def __iter__(self) -> Iterator[ReplicaCandidate]:
@@ -176,6 +208,10 @@ class PlacementView:
     """One decision (`policies.protocol.View`)."""
 
     __slots__ = (
+        "_fleet",
+        "_hits",
+        "_loads",
+        "_next_hit_worth",
         "candidates",
         "holders",
         "longest_hit_tokens",
@@ -187,20 +223,52 @@ class PlacementView:
     def __init__(
         self, request: Request, fleet: Fleet, match: Match, block_size: int, now: float
     ) -> None:
-        hits = _hits(request, fleet, match, block_size) if request.reads_cache else {}
-        longest = 0
-        holders: Sequence[int] = range(len(fleet.replicas))
-        for position, hit in hits.items():
-            if hit.tokens > longest:
-                longest, holders = hit.tokens, [position]
-            elif hit.tokens == longest and longest:
-                holders = [*holders, position]
+        hits = _hits(request, fleet, match, block_size) if request.reads_cache else ()
+        longest = holding = 0
+        others = 0.0
+        for columns, tokens, _ in hits:
+            if tokens > longest:
+                longest, holding = tokens, columns
+            elif tokens == longest:
+                holding |= columns
+        if len(hits) > 1:
+            for columns, _, worth in hits:
+                if worth > others and columns & ~holding:
+                    others = worth
         self.request = request
         self.now = now
         self.candidates = Candidates(fleet, request.prompt_tokens, hits, now)
         self.longest_hit_tokens = longest
-        self.holders = holders
+        self.holders = fleet.positions(holding or fleet.columns)
         self.match = match
+        self._fleet = fleet
+        self._hits = hits
+        self._loads: list[float] | None = None
+        self._next_hit_worth = others
+
+    @property
+    def load_seconds(self) -> list[float]:
+        """L of all candidates."""
+        loads = self._loads
+        if loads is None:
+            now = self.now
+            loads = self._loads = [load.load_seconds(now) for load in self._fleet.loads]
+        return loads
+
+    @property
+    def least_prefill_seconds(self) -> float:
+        """At most P of any candidate."""
+        return self._least_prefill(max((worth for _, _, worth in self._hits), default=0.0))
+
+    @property
+    def least_prefill_elsewhere_seconds(self) -> float:
+        """At most P of any candidate that is not a holder."""
+        return self._least_prefill(self._next_hit_worth)
+
+    def _least_prefill(self, worth: float) -> float:
+        tokens = self.request.prompt_tokens
+        models = self._fleet.models
+        return TimeModel.least_prefill_seconds(models, tokens - int(worth), tokens)
 
     @property
     def prefix_hash(self) -> int:
@@ -211,36 +279,33 @@ class PlacementView:
         return int.from_bytes(keys[start : start + KEY_BYTES], "little")
 
 
-def _hits(request: Request, fleet: Fleet, match: Match, block_size: int) -> dict[int, Hits]:
-    """Usable hits by position, of those replicas that have any. O(those), and
-    O(replicas) where some have several layers."""
+def _hits(request: Request, fleet: Fleet, match: Match, block_size: int) -> list[Hits]:
+    """Usable hits of those replicas that have any. O(different hits), and O(replicas)
+    where some have several layers, or differ in what they drop."""
     limit = max(0, (request.prompt_tokens - 1) // block_size)
-    found: dict[int, Hits] = {}
-    layered = match.layered
-    for mask, blocks in match.levels:
-        tokens = (blocks if blocks < limit else limit) * block_size
-        while mask:
-            lowest = mask & -mask
-            mask ^= lowest
-            position = fleet.position_of[lowest.bit_length() - 1]
-            if layered or fleet.replicas[position].drop_blocks:
-                hit = _hit_of(fleet.replicas[position], match, blocks, limit, block_size)
-                if hit is not None:
-                    found[position] = hit
-            elif tokens:
-                found[position] = Hits(tokens, tokens)
-    if layered:
-        for position, replica in enumerate(fleet.replicas):
-            if replica.residency.layers and position not in found:
-                hit = _hit_of(replica, match, 0, limit, block_size)
-                if hit is not None:
-                    found[position] = hit
+    drop = fleet.drop_blocks
+    if match.layered or drop is None:
+        return _hits_of_each(fleet, match, limit, block_size)
+    found: list[Hits] = []
+    for columns, level in match.levels:
+        tokens = ((level if level < limit else limit) - drop) * block_size
+        if tokens > 0:
+            found.append((columns, tokens, tokens))
     return found
 
 
-def _hit_of(replica: Replica, match: Match, level: int, limit: int, block_size: int) -> Hits | None:
-    hit = usable(replica.residency, match, level, limit)
-    blocks = hit.blocks - replica.drop_blocks
-    if blocks <= 0:
-        return None
-    return Hits(blocks * block_size, min(hit.credit, blocks) * block_size)
+def _hits_of_each(fleet: Fleet, match: Match, limit: int, block_size: int) -> list[Hits]:
+    found: list[Hits] = []
+    touched = match.touched()
+    levels = {
+        position: level for columns, level in match.levels for position in fleet.positions(columns)
+    }
+    for position, replica in enumerate(fleet.replicas):
+        level = levels.get(position, 0)
+        if level or replica.residency.columns & touched:
+            hit = usable(replica.residency, match, level, limit)
+            blocks = hit.blocks - replica.drop_blocks
+            if blocks > 0:
+                worth = min(hit.credit, blocks) * block_size
+                found.append((1 << replica.column, blocks * block_size, worth))
+    return found

@@ -58,6 +58,7 @@ _ATTENTION: Final = {
 """By vLLM's `KVCacheSpecKind`. A kind that is not named, or not known, is read as
 full attention: its store must then name every block it lists tokens for."""
 
+_FULL: Final = Attention.FULL
 _PROMPT_EMBEDDING: Final = "prompt_embeds\0"
 
 
@@ -90,16 +91,7 @@ def decode(payload: bytes) -> Batch | Garbled:
     removed: list[EngineHash] = []
     removed_from: tuple[int, str] | None = None
     for event in wire_events:
-        if isinstance(event, Removed):
-            place = (event.group_idx or 0, event.medium or "GPU")
-            if place == removed_from:
-                removed += event.block_hashes
-            else:
-                removed, removed_from = event.block_hashes, place
-                events.append(Remove(removed, *place))
-        elif isinstance(event, str):
-            skipped[event] += 1
-        elif isinstance(event, Stored):
+        if isinstance(event, Stored):
             try:
                 store = _store(event)
             except _SkippedError as error:
@@ -108,6 +100,15 @@ def decode(payload: bytes) -> Batch | Garbled:
             if store is not None:
                 removed_from = None
                 events.append(store)
+        elif isinstance(event, Removed):
+            place = (event.group_idx or 0, event.medium or "GPU")
+            if place == removed_from:
+                removed += event.block_hashes
+            else:
+                removed, removed_from = event.block_hashes, place
+                events.append(Remove(removed, *place))
+        elif isinstance(event, str):
+            skipped[event] += 1
         elif isinstance(event, Cleared):
             removed_from = None
             events.append(Clear())
@@ -116,11 +117,13 @@ def decode(payload: bytes) -> Batch | Garbled:
 
 def _store(event: Stored) -> Store | None:
     blocks = len(event.block_hashes)
-    attention = _ATTENTION.get(event.kv_cache_spec_kind or "", Attention.FULL)
-    if blocks and not event.token_ids:
+    kind = event.kv_cache_spec_kind
+    attention = _FULL if kind is None else _ATTENTION.get(kind, _FULL)
+    tokens = len(event.token_ids)
+    if blocks and not tokens:
         raise _SkippedError("no_tokens")
-    listed, rest = divmod(len(event.token_ids), event.block_size or 1)
-    if rest or listed < blocks or (listed > blocks and attention is Attention.FULL):
+    listed, rest = divmod(tokens, event.block_size or 1)
+    if rest or listed < blocks or (listed > blocks and attention is _FULL):
         raise _SkippedError("lengths")
     if not blocks:
         return None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -194,9 +195,11 @@ def block_values(extra_keys: Raw, blocks: int) -> list[tuple[Any, ...]]:
     Raises one of `UNREADABLE` where they are not an array of `blocks` arrays or
     nulls, or too many bytes. O(bytes).
     """
-    packed = bytes(extra_keys)
     # Most prompts have nothing to tell: a null, or an array of nothing but nulls.
-    if packed == _NIL or packed == msgspec.msgpack.encode((None,) * blocks):
+    if extra_keys is _ABSENT:
+        return []
+    packed = bytes(extra_keys)
+    if packed == _NIL or packed == _nulls(blocks):
         return []
     raws = _per_block.decode(packed)
     if len(raws) != blocks:
@@ -204,6 +207,11 @@ def block_values(extra_keys: Raw, blocks: int) -> list[tuple[Any, ...]]:
     if any(len(memoryview(raw)) > MAX_EXTRA_KEY_BYTES for raw in raws):
         raise ValueError(f"more than {MAX_EXTRA_KEY_BYTES} bytes of extra keys in a block")
     return [_values.decode(raw) or () for raw in raws]
+
+
+@lru_cache(maxsize=32)
+def _nulls(count: int) -> bytes:
+    return msgspec.msgpack.encode((None,) * count)
 
 
 def _read_event(raw: Raw) -> WireEvent | str:

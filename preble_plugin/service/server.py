@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -41,6 +42,9 @@ from preble_plugin.settings import Settings, SettingsError, load_settings
 
 _log = logging.getLogger(__name__)
 _QUEUE_MESSAGES: Final = 8_192
+_COLLECT_AFTER: Final = (50_000, 20, 100)
+"""Objects made before the collector looks at the youngest, and how often at the older:
+what the scheduler keeps is freed by its counts of references, and is much to look at."""
 _SWITCH_SECONDS: Final = 0.0005
 """How long the thread that encodes snapshots may keep the loop waiting."""
 
@@ -178,6 +182,7 @@ def main() -> None:
         format=f"(preble scheduler pid={os.getpid()}) %(levelname)s %(message)s",
     )
     sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.set_threshold(*_COLLECT_AFTER)
     try:
         settings = load_settings(os.environ.get(environment.SERVER_SETTINGS, "{}"))
         seed = bytes.fromhex(os.environ[environment.SEED])

@@ -1,12 +1,36 @@
 from __future__ import annotations
 
+import contextlib
+from array import array
+
+import numpy as np
 import pytest
+from compiled import IMPLEMENTATIONS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preble_plugin.core import BlockHasher, TokenIdError, namespace
+from preble_plugin.core import BlockHasher, TokenIdError, block_keys, namespace
 
 SEED = b"0123456789abcdef"
+FACTORS = np.arange(3, 3 + 2 * 64, 2, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+
+
+def keys(implementation: str, tokens: object, size: int = 4) -> bytes:
+    """The block keys by one of the two ways to make them."""
+    factors = FACTORS[:size].tobytes()
+    return IMPLEMENTATIONS[implementation].keys(tokens, factors, size)  # type: ignore[no-any-return]
+
+
+def sums(tokens: list[int], size: int) -> list[int]:
+    """What the keys must be, in Python's own integers."""
+    factors = [int(one) for one in FACTORS[:size]]
+    return [
+        sum(factor * token for factor, token in zip(factors, tokens[i : i + size], strict=True))
+        % 2**64
+        for i in range(0, len(tokens) // size * size, size)
+    ]
+
+
 tokens = st.lists(st.integers(0, 2**31 - 1), max_size=70)
 
 
@@ -95,3 +119,64 @@ def test_200k_tokens_are_hashed_whole():
 def test_a_block_size_below_one_is_refused():
     with pytest.raises(ValueError, match="block_size"):
         BlockHasher(0)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=70), st.sampled_from([1, 3, 16, 64]))
+def test_keys_are_sums_of_products_however_the_tokens_come(implementation, prompt, size):
+    expected = sums(prompt, size)
+    forms = [
+        prompt,
+        tuple(prompt),
+        array("I", prompt),
+        array("q", prompt),
+        np.array(prompt, np.int64),
+        np.array(prompt, np.uint32),
+    ]
+    for form in forms:
+        assert np.frombuffer(keys(implementation, form, size), np.uint64).tolist() == expected
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        ([-1] * 4, OverflowError),
+        ([2**32] * 4, OverflowError),
+        ([2**80] * 4, OverflowError),
+        (array("q", [-1] * 4), OverflowError),
+        (array("q", [2**32] * 4), OverflowError),
+        (array("i", [-1] * 4), OverflowError),
+        (np.array([-1] * 4), OverflowError),
+        (["a"] * 4, TypeError),
+        ([1.0] * 4, TypeError),
+        ([None] * 4, TypeError),
+        (array("d", [1.0] * 4), TypeError),
+    ],
+)
+def test_what_is_no_token_id_is_refused_in_every_form(implementation, bad, error):
+    with pytest.raises(error):
+        keys(implementation, bad)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_ints_of_other_types_are_token_ids(implementation):
+    assert keys(implementation, [np.int64(7), True, np.uint32(9), 0]) == keys(
+        implementation, [7, 1, 9, 0]
+    )
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_list_that_shrinks_while_it_is_read_is_an_error_or_keys_and_never_worse(implementation):
+    class Shrinking:
+        def __index__(self) -> int:
+            prompt.clear()
+            return 1
+
+    prompt: list[object] = [1, Shrinking(), *range(1000)]
+    with contextlib.suppress(RuntimeError, ValueError):
+        assert len(keys(implementation, prompt)) % 8 == 0
+
+
+def test_a_hasher_goes_by_the_fastest_there_is():
+    assert block_keys.fastest_keys is list(IMPLEMENTATIONS.values())[-1].keys

@@ -22,7 +22,7 @@ def test_a_million_operations_without_growth():
     names = [hashes(document) for document in documents]
     held: list[dict[int, int]] = [{} for _ in range(4)]
     operations, step, now = 0, 0, 0.0
-    marks: list[tuple[int, int, int]] = []
+    marks: list[tuple[int, int]] = []
     while operations < OPERATIONS:
         step += 1
         now += 0.05
@@ -65,7 +65,7 @@ def test_a_million_operations_without_growth():
         operations += 3
         if step % 5000 == 0:
             status = made.status(now)
-            marks.append((status.tree_nodes, status.tree_blocks, len(made._tree.node_of)))
+            marks.append((status.tree_nodes, status.tree_blocks))
             if step == 20_000:
                 tracemalloc.start()
                 start, _ = tracemalloc.get_traced_memory()

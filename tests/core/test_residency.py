@@ -6,9 +6,10 @@ import pytest
 from builders import BLOCK, hashes, prompt, store
 
 from preble_plugin.core import Attention, BlockHasher, Clear, Remove, Store
+from preble_plugin.core.asides import ASIDE_STORES
 from preble_plugin.core.hits import usable
 from preble_plugin.core.prefix_tree import PrefixTree
-from preble_plugin.core.residency import ASIDE_STORES, Residency
+from preble_plugin.core.residency import Residency
 from preble_plugin.core.tree_check import check_residency, check_tree
 
 
@@ -116,7 +117,7 @@ def test_a_name_known_to_one_tier_alone_is_forgotten_with_its_block():
         Remove([2], medium="CPU"),
         Remove([1]),
     )
-    assert cache.residency.ids == {}
+    assert cache.residency.names == 0
 
 
 def test_a_window_of_any_length_is_looked_at_in_bounded_work():

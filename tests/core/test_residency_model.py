@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from preble_plugin.core.block_keys import BlockHasher
 from preble_plugin.core.events import Clear, Remove, Store
-from preble_plugin.core.prefix_tree import PrefixTree
+from preble_plugin.core.hits import usable
+from preble_plugin.core.prefix_tree import Expectation, PrefixTree
 from preble_plugin.core.residency import Residency
 from preble_plugin.core.snapshot import capture, restore
 from preble_plugin.core.tree_check import check_residency, check_tree
@@ -20,23 +21,28 @@ from preble_plugin.core.tree_check import check_residency, check_tree
 BLOCK = 2
 
 
+NAMES = 3
+"""Hashes that an engine may give one block."""
+
+
 class NaiveCache:
-    """A cache as a counter of whole prefixes: what a block hash stands for."""
+    """A cache as a counter of whole prefixes, by the hash they are named by."""
 
     def __init__(self) -> None:
-        self.copies: Counter[tuple[int, ...]] = Counter()
+        self.copies: Counter[tuple[tuple[int, ...], int]] = Counter()
+
+    def holds(self, prefix: tuple[int, ...]) -> bool:
+        return any(self.copies[prefix, name] for name in range(NAMES))
 
     def hit(self, prompt: tuple[int, ...]) -> int:
         blocks = 0
-        while (blocks + 1) * BLOCK <= len(prompt) and self.copies[
-            prompt[: (blocks + 1) * BLOCK]
-        ] > 0:
+        while (blocks + 1) * BLOCK <= len(prompt) and self.holds(prompt[: (blocks + 1) * BLOCK]):
             blocks += 1
         return blocks
 
 
-def hash_of(prefix: tuple[int, ...]) -> int:
-    return hash(prefix) & 0x7FFFFFFFFFFFFFFF
+def hash_of(prefix: tuple[int, ...], name: int = 0) -> int:
+    return hash((prefix, name)) & 0x7FFFFFFFFFFFFFFF
 
 
 class Pair:
@@ -46,32 +52,43 @@ class Pair:
         self.real = Residency(tree, hasher, 1 << 30)
         self.naive = NaiveCache()
 
-    def store(self, prompt: tuple[int, ...], first: int) -> None:
+    def store(self, prompt: tuple[int, ...], first: int, name: int = 0) -> None:
         """Store the blocks of `prompt` from block `first` on, if the parent is there."""
         blocks = len(prompt) // BLOCK
         ends = range((first + 1) * BLOCK, blocks * BLOCK + 1, BLOCK)
         if not ends:
             return
-        parent = prompt[: first * BLOCK]
-        if parent and not self.naive.copies[parent]:
+        above = prompt[: first * BLOCK]
+        parent = next((one for one in range(NAMES) if self.naive.copies[above, one]), None)
+        if above and parent is None:
             return
         self.real.apply(
             Store(
-                [hash_of(prompt[:end]) for end in ends],
-                hash_of(parent) if parent else None,
+                [hash_of(prompt[:end], name) for end in ends],
+                hash_of(above, parent) if above and parent is not None else None,
                 list(prompt[first * BLOCK : blocks * BLOCK]),
                 BLOCK,
             )
         )
         for end in ends:
-            self.naive.copies[prompt[:end]] += 1
+            self.naive.copies[prompt[:end], name] += 1
 
-    def remove(self, choose: random.Random) -> None:
+    def remove(self, choose: random.Random, most: int = 1) -> None:
+        """Remove a block, or some in a row, from either end."""
         held = sorted(prefix for prefix, count in self.naive.copies.items() if count)
-        if held:
-            prefix = choose.choice(held)
-            self.real.apply(Remove([hash_of(prefix)]))
-            self.naive.copies[prefix] -= 1
+        if not held:
+            return
+        prefix, name = choose.choice(held)
+        row = [
+            prefix[:end]
+            for end in range(len(prefix), 0, -BLOCK)
+            if self.naive.copies[prefix[:end], name]
+        ][: choose.randint(1, most)]
+        if choose.random() < 0.5:
+            row.reverse()
+        self.real.apply(Remove([hash_of(one, name) for one in row]))
+        for one in row:
+            self.naive.copies[one, name] -= 1
 
     def clear(self) -> None:
         self.real.apply(Clear())
@@ -80,12 +97,14 @@ class Pair:
 
 def hits(tree: PrefixTree, hasher: BlockHasher, pairs: list[Pair], prompt: tuple[int, ...]):
     mask = sum(1 << pair.real.column for pair in pairs)
-    found = dict.fromkeys((pair.real.column for pair in pairs), 0)
-    for columns, blocks in tree.match(hasher.prompt_keys(prompt), mask).levels:
-        for column in found:
+    match = tree.match(hasher.prompt_keys(prompt), mask)
+    levels = dict.fromkeys((pair.real.column for pair in pairs), 0)
+    for columns, blocks in match.levels:
+        for column in levels:
             if columns >> column & 1:
-                found[column] = blocks
-    return [found[pair.real.column] for pair in pairs]
+                levels[column] = blocks
+    limit = len(prompt) // BLOCK
+    return [usable(pair.real, match, levels[pair.real.column], limit).blocks for pair in pairs]
 
 
 prompts = st.lists(st.integers(0, 2), min_size=0, max_size=14).map(tuple)
@@ -97,16 +116,25 @@ class ResidencyMachine(RuleBasedStateMachine):
         self.tree = PrefixTree()
         self.hasher = BlockHasher(BLOCK, b"seed")
         self.pairs = [Pair(self.tree, self.hasher) for _ in range(replicas)]
-        self.expectations: dict[str, tuple[int, object]] = {}
+        self.expectations: dict[str, tuple[int, Expectation]] = {}
         self.requests = 0
 
-    @rule(which=st.integers(0, 3), prompt=prompts, first=st.integers(0, 6))
-    def store(self, which: int, prompt: tuple[int, ...], first: int) -> None:
-        self.pairs[which % len(self.pairs)].store(prompt, first)
+    @rule(
+        which=st.integers(0, 3),
+        prompt=prompts,
+        first=st.integers(0, 6),
+        name=st.sampled_from([0, 0, 0, 1, 2]),
+    )
+    def store(self, which: int, prompt: tuple[int, ...], first: int, name: int) -> None:
+        self.pairs[which % len(self.pairs)].store(prompt, first, name)
 
-    @rule(which=st.integers(0, 3), choose=st.randoms(use_true_random=False))
-    def remove(self, which: int, choose: random.Random) -> None:
-        self.pairs[which % len(self.pairs)].remove(choose)
+    @rule(
+        which=st.integers(0, 3),
+        choose=st.randoms(use_true_random=False),
+        most=st.integers(1, 7),
+    )
+    def remove(self, which: int, choose: random.Random, most: int) -> None:
+        self.pairs[which % len(self.pairs)].remove(choose, most)
 
     @rule(which=st.integers(0, 3))
     def clear(self, which: int) -> None:
@@ -121,8 +149,7 @@ class ResidencyMachine(RuleBasedStateMachine):
         if match.path:
             name = f"r{self.requests}"
             self.requests += 1
-            self.tree.expect(match.path, column, name)
-            self.expectations[name] = (column, match.path[-1])
+            self.expectations[name] = (column, self.tree.expect(match.path, column, 0))
             (found,) = [b for mask, b in self.tree.match(keys, 1 << column).levels if mask] or [0]
             assert found == len(prompt) // BLOCK, "what was dispatched is not expected"
             if len(self.expectations) > 5:
@@ -134,8 +161,8 @@ class ResidencyMachine(RuleBasedStateMachine):
             self.settle(choose.choice(sorted(self.expectations)))
 
     def settle(self, name: str) -> None:
-        column, leaf = self.expectations.pop(name)
-        self.tree.unexpect(leaf, column, name)
+        column, expected = self.expectations.pop(name)
+        self.tree.unexpect(expected, column)
 
     @rule(which=st.integers(0, 3))
     def through_a_snapshot(self, which: int) -> None:
@@ -192,7 +219,7 @@ def test_a_long_random_life_agrees_with_the_naive_cache(seed: int) -> None:
             pair.store(prompt, 0)
         elif action < 0.97:
             for _ in range(6):
-                pair.remove(choose)
+                pair.remove(choose, 20 if choose.random() < 0.1 else 1)
         else:
             pair.clear()
         if step % 50 == 0:

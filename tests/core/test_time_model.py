@@ -224,3 +224,19 @@ def test_more_new_tokens_never_cost_less(seen, new, prompt, more):
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_decode_of_any_length_is_finite(output):
     assert isfinite(TimeModel().decode_seconds(output, output, 1))
+
+
+def test_no_replica_of_a_fleet_prefills_in_less_than_the_least():
+    choose = random.Random(4)
+    fleet = TimeModel()
+    models = [TimeModel(fleet) for _ in range(5)]
+    speeds = [choose.uniform(0.3, 3.0) for _ in models]
+    for _ in range(600):
+        which = choose.randrange(5)
+        new, prompt = choose.randrange(1, 4000), 4000
+        seconds = speeds[which] * (0.01 + 1e-4 * new) * choose.uniform(0.7, 1.3)
+        models[which].observe_prefill(1, new, prompt, new * prompt, seconds)
+        asked = choose.randrange(1, 8000)
+        least = TimeModel.least_prefill_seconds(models, asked, 8000)
+        exact = min(model.prefill_seconds(asked, 8000) for model in models)
+        assert 0.0 <= least <= exact + 1e-12

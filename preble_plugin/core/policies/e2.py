@@ -25,7 +25,7 @@ cheap one moves as soon as its replica's queue is longer than the recomputation.
 `e2-paper` keeps the paper's letter.
 
 Costs are asked for only as far as needed: in the common case, one holder that
-is idle or not much behind the others, that is one load for each replica.
+is idle or not much behind the others, that is its own and a bound on the rest.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ TH_BAL: Final = 1.5
 """Th_bal of the paper's code: how far apart heavy and light may be."""
 SLACK: Final = 0.1
 """Share of a prefill within which costs are equal."""
+_NO_COST: Final = float("inf")
 
 
 def cost_seconds(candidate: Candidate) -> float:
@@ -59,11 +60,12 @@ class E2:
 
     def choose(self, view: View) -> Choice:
         """Exploit, explore or rebalance."""
-        candidates = view.candidates
         if not exploits(view):
-            return Choice(cheapest(range(len(candidates)), view)[0], "explore")
+            everywhere = range(len(view.candidates))
+            return Choice(cheapest(everywhere, view, view.least_prefill_seconds)[0], "explore")
         holding = view.holders
         target, cost = cheapest(holding, view)
+        candidates = view.candidates
         if candidates[target].load_seconds > 0.0 and len(holding) < len(candidates):
             lighter = self._lighter(holding, cost, view)
             if lighter is not None:
@@ -73,35 +75,58 @@ class E2:
     def _lighter(self, holding: Sequence[int], cost: float, view: View) -> int | None:
         """The replica outside `holding` that `cost` is too far above, if any."""
         enough = cost / TH_BAL
-        positions = []
-        for position, candidate in enumerate(view.candidates):
-            # Load first: it is there already, and mostly settles it.
-            load = candidate.load_seconds
-            if (
-                load < enough
-                and position not in holding
-                and load + candidate.prefill_seconds < enough
-                and cost_seconds(candidate) < enough
-            ):
-                positions.append(position)
-        if not positions:
+        # What can be said of all at once first: mostly it settles it.
+        least_prefill = view.least_prefill_elsewhere_seconds
+        gains = min(enough - least_prefill, cost - 2.0 * least_prefill)
+        if gains <= 0.0:
             return None
-        best, least_cost = cheapest(positions, view)
-        return best if cost - least_cost > view.candidates[best].prefill_seconds else None
+        loads = view.load_seconds
+        if min(loads) >= gains:
+            return None
+        near = [
+            position
+            for position, load in enumerate(loads)
+            if load < enough - least_prefill and position not in holding
+        ]
+        best, least_cost = cheapest(near, view, least_prefill, enough)
+        if best < 0 or cost - least_cost <= view.candidates[best].prefill_seconds:
+            return None
+        return best
 
 
-def cheapest(positions: Sequence[int], view: View) -> tuple[int, float]:
-    """The position of the least L + M + P among `positions`, and that cost; ties
-    within `SLACK` by `least`. O(positions)."""
+def cheapest(
+    positions: Sequence[int], view: View, least_prefill: float = 0.0, below: float = _NO_COST
+) -> tuple[int, float]:
+    """The position of the least L + M + P among `positions`, and that cost; ties within
+    `SLACK` by `least`. -1 if no cost is below `below`. None of them has a P of less than
+    `least_prefill`. O(positions), and looks closer only at those that may be it."""
+    candidates = view.candidates
     if len(positions) == 1:
-        only = positions[0]
-        return only, cost_seconds(view.candidates[only])
-    among = [view.candidates[position] for position in positions]
-    costs = [cost_seconds(candidate) for candidate in among]
-    lowest = min(costs)
-    enough = lowest + SLACK * among[costs.index(lowest)].prefill_seconds
-    tied = [place for place, cost in enumerate(costs) if cost <= enough]
+        cost = cost_seconds(candidates[positions[0]])
+        return (positions[0] if cost < below else -1), cost
+    loads = view.load_seconds
+    among, costs = [], []
+    lowest = enough = below
+    for position in sorted(positions, key=loads.__getitem__):
+        if loads[position] + least_prefill > enough:
+            break
+        # M costs most to ask for, and is never negative.
+        candidate = candidates[position]
+        prefill = candidate.prefill_seconds
+        cost = candidate.load_seconds + prefill
+        if cost > enough:
+            continue
+        cost += candidate.eviction_seconds
+        if cost < below:
+            among.append(position)
+            costs.append(cost)
+            if cost < lowest:
+                lowest = cost
+                enough = cost + SLACK * prefill
+    if not among:
+        return -1, below
+    tied = sorted(one for one, cost in zip(among, costs, strict=True) if cost <= enough)
     chosen = tied[0]
     if len(tied) > 1:
-        chosen = tied[least([among[place] for place in tied], [lowest] * len(tied), view)]
-    return positions[chosen], costs[chosen]
+        chosen = tied[least([candidates[one] for one in tied], [lowest] * len(tied), view)]
+    return chosen, costs[among.index(chosen)]

@@ -100,6 +100,18 @@ class View(Protocol):
         nobody has any. Known without looking at the candidates."""
 
     @property
+    def load_seconds(self) -> Sequence[float]:
+        """`load_seconds` of all candidates, without a look at each."""
+
+    @property
+    def least_prefill_seconds(self) -> float:
+        """No candidate has less `prefill_seconds`."""
+
+    @property
+    def least_prefill_elsewhere_seconds(self) -> float:
+        """No candidate outside `holders` has less `prefill_seconds`."""
+
+    @property
     def prefix_hash(self) -> int:
         """A stable hash of the first block that no replica knows, or else of the
         last one, to break ties without herding: prompts that share a template

@@ -70,6 +70,19 @@ class View:
         longest = self.longest_hit_tokens
         return [i for i, one in enumerate(self.candidates) if one.hit_tokens == longest]
 
+    @property
+    def load_seconds(self) -> Sequence[float]:
+        return [candidate.load for candidate in self.candidates]
+
+    @property
+    def least_prefill_seconds(self) -> float:
+        return min(one.miss_tokens * one.seconds_per_token for one in self.candidates)
+
+    @property
+    def least_prefill_elsewhere_seconds(self) -> float:
+        elsewhere = [one for i, one in enumerate(self.candidates) if i not in self.holders]
+        return min((one.miss_tokens * one.seconds_per_token for one in elsewhere), default=0.0)
+
 
 def view(prompt_tokens: int, *candidates: Candidate, prefix_hash: int = 7) -> View:
     """A decision on a prompt among these replicas."""

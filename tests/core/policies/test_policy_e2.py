@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from policy_views import SECONDS_PER_TOKEN as SECONDS
-from policy_views import Candidate, chosen, replicas, view
+from policy_views import Candidate, View, chosen, replicas, view
 
-from preble_plugin.core.policies.e2 import E2, TH_BAL
+from preble_plugin.core.policies.e2 import E2, SLACK, TH_BAL, exploits
+from preble_plugin.core.policies.protocol import least
 
 
 def test_an_exact_repeat_of_a_prompt_exploits_the_replica_that_served_it():
@@ -162,13 +164,13 @@ def test_an_idle_holder_is_chosen_without_a_look_at_the_others():
     assert sum((other.asked for other in candidates if other.index != 5), Counter()) == Counter()
 
 
-def test_a_holder_among_replicas_as_busy_costs_one_load_for_each():
+def test_a_holder_among_replicas_as_busy_costs_no_look_at_them():
     candidates = replicas(8, holding=[5], hit=2032, load=1.0)
 
     chosen(E2(), view(2048, *candidates))
 
     asked = sum((other.asked for other in candidates if other.index != 5), Counter())
-    assert asked == Counter(load=7)
+    assert asked == Counter()
 
 
 @st.composite
@@ -215,3 +217,52 @@ def test_every_choice_keeps_the_rule_of_its_branch(shown):
             assert own <= min(map(cost, shown.candidates)) + SLACK_SECONDS
             assert own * TH_BAL < held + TH_BAL * SLACK_SECONDS
             assert held - own > shown.candidates[index].miss_tokens * SECONDS - SLACK_SECONDS
+
+
+def plain_e2(shown: View) -> tuple[int, str]:
+    """E2 as its docstring has it, every cost asked for."""
+    candidates = list(shown.candidates)
+    costs = [one.load + one.eviction + one.prefill_seconds for one in candidates]
+
+    def cheapest(positions: list[int]) -> int:
+        lowest = min(positions, key=lambda position: costs[position])
+        enough = costs[lowest] + SLACK * candidates[lowest].prefill_seconds
+        tied = [position for position in positions if costs[position] <= enough]
+        if len(tied) == 1:
+            return tied[0]
+        among = [candidates[position] for position in tied]
+        return tied[least(among, [0.0] * len(tied), shown)]
+
+    if not exploits(shown):
+        return cheapest(list(range(len(candidates)))), "explore"
+    holding = list(shown.holders)
+    target = cheapest(holding)
+    others = [
+        position
+        for position in range(len(candidates))
+        if position not in holding and costs[target] > TH_BAL * costs[position]
+    ]
+    if candidates[target].load > 0.0 and others:
+        other = cheapest(others)
+        if costs[target] - costs[other] > candidates[other].prefill_seconds:
+            return other, "rebalance"
+    return target, "exploit"
+
+
+@pytest.mark.parametrize("seed", range(400))
+def test_what_is_not_asked_for_would_have_changed_nothing(seed: int):
+    choose = random.Random(seed)
+    scale = choose.choice([0.02, 0.2, 2.0])
+    candidates = [
+        Candidate(
+            index,
+            hit_tokens=choose.choice([0, 0, 512, 1536, 1984]),
+            load=choose.choice([0.0, choose.random() * scale]),
+            eviction=choose.choice([0.0, 0.0, choose.random() * 0.1]),
+            evicted_blocks=choose.randrange(3),
+            seconds_per_token=choose.choice([1e-4, 1e-4, 7e-5]),
+        )
+        for index in range(choose.randrange(1, 20))
+    ]
+    shown = view(2048, *candidates, prefix_hash=seed)
+    assert tuple(E2().choose(shown)) == plain_e2(shown)

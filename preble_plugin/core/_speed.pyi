@@ -1,0 +1,13 @@
+from collections.abc import Callable
+from typing import Any
+
+from preble_plugin.core.block_keys import Tokens
+from preble_plugin.core.node import Node
+from preble_plugin.core.walk import Walked
+
+def keys(tokens: Tokens, factors: bytes, block_size: int) -> bytes: ...
+def bind(node: type[Node]) -> None: ...
+def walk(root: Node, keys: bytes, columns: int) -> Walked: ...
+def expect(
+    path: list[Node], column: int, first_use: int, begun: int, recent: Callable[[Node], Any]
+) -> tuple[int, int]: ...

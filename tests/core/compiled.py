@@ -1,0 +1,24 @@
+"""The two forms of the loops that each placement makes: Python's, and the compiled one
+where the package was built with a compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from preble_plugin.core import block_keys, walk
+
+
+class Implementation(NamedTuple):
+    keys: Callable[..., Any]
+    walk: Callable[..., Any]
+    expect: Callable[..., Any]
+
+
+IMPLEMENTATIONS = {
+    "python": Implementation(block_keys.numpy_keys, walk.plain_walk, walk.plain_expect)
+}
+if block_keys.fastest_keys is not block_keys.numpy_keys:
+    IMPLEMENTATIONS["compiled"] = Implementation(
+        block_keys.fastest_keys, walk.fastest_walk, walk.fastest_expect
+    )
