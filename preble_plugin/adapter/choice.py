@@ -79,9 +79,3 @@ def choose(
         inherited = msgspec.to_builtins(settings)
         settings = merge_settings({**inherited, **beside}, {})
     return Choice(scheduler, settings)
-
-
-def chosen(environment: Mapping[str, str]) -> bool:
-    """Whether the launching process left another choice than the engine's own
-    dispatch in the environment. Nothing is checked."""
-    return environment.get(SCHEDULER_VARIABLE) in (DpScheduler.PREBLE, DpScheduler.AUTO)

@@ -22,6 +22,7 @@ class LaunchFacts(NamedTuple):
     radix_cache: bool
     rust_server: bool
     ray: bool
+    """The data-parallel controller is a thread of the launching process."""
     disaggregation: str
     """`null`, `prefill` or `decode`."""
     events: EventsConfig | None
@@ -70,13 +71,16 @@ class RequestFacts(NamedTuple):
 
 
 class LoadFacts(NamedTuple):
-    """One rank's load snapshot, `LoadSnapshot`; sums are since its start."""
+    """One rank's load snapshot, `LoadSnapshot`; sums are since its start, over the
+    steps that SGLang measures: of the prefills all that take less than 2 s (from
+    0.5.23 whatever they take), up to 0.5.20 only those that follow another."""
 
     rank: int
     timestamp: float
     """Seconds since the epoch."""
     running: int
     waiting: int
+    """All others that it tells of."""
     prefill_tokens: int
     prefill_seconds: float
     decode_steps: int

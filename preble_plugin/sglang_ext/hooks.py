@@ -614,8 +614,9 @@ def ends(output: Any) -> Iterator[End]:
 def first_tokens(batch: Any) -> list[tuple[str, int]]:
     """`ScheduleBatch.reqs` of a prefill whose result was processed: those that have
     their first output now. A request of which only a chunk was computed has none,
-    one that was retracted, or decodes in a mixed batch, more. Those that ended
-    with it (all embeddings do) were told of by `ends`: they were streamed within."""
+    one that was retracted, or decodes in a mixed batch, more; a prompt of embeddings
+    that was retracted starts again, and comes again. Those that ended with it (all
+    embedding requests do) were told of by `ends`: they were streamed within."""
     return [
         (request.rid, request.cached_tokens)
         for request in batch.reqs

@@ -3,9 +3,9 @@
 1. SGLang loads plugins in the launching process, before it parses arguments; in
    scheduler processes; and from 0.5.22 in the data-parallel controller and the
    detokenizer. What a process is shows in the modules it has loaded.
-2. The launching process gets the flags and, once placement is chosen, the checks.
-   A controller gets our dispatch, and a scheduler tells it what becomes of
-   requests: both only where the launching process left word in the environment.
+2. The launching process gets the flags and the checks. A controller gets our
+   dispatch, and a scheduler tells it what becomes of requests: both only where
+   the launching process left word that requests are placed.
 3. Nothing heavy is imported here, and nothing raised: a fault of ours is logged
    and SGLang goes on as it is.
 """

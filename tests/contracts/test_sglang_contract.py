@@ -162,6 +162,19 @@ def test_the_version_under_test_is_the_one_meant() -> None:
     assert since(18)
 
 
+def test_each_hook_has_a_test_by_its_name() -> None:
+    tests = [name for name in globals() if name.startswith("test_")]
+    functions = [
+        name
+        for name, one in vars(hooks).items()
+        if inspect.isfunction(one) and one.__module__ == hooks.__name__ and name[0] != "_"
+    ]
+    untested = [
+        name for name in functions if not any(test.startswith(f"test_{name}") for test in tests)
+    ]
+    assert untested == []
+
+
 # --- processes, logs, the hook registry ---
 
 
@@ -247,6 +260,15 @@ def test_wrap_around_a_hook_of_another_plugin(registry: Any, target: Any) -> Non
     hooks._wrap(METHOD, lambda original, cls, n: original(cls, n) * 10, "AROUND")
     hooks.apply()
     assert (target.method(7), hooks.missing()) == (80, [])
+
+
+def test_wrap_within_a_hook_of_another_plugin(registry: Any, target: Any) -> None:
+    from sglang.srt.plugins.hook_registry import HookType
+
+    hooks._wrap(METHOD, lambda original, cls, n: original(cls, n) * 10, "AROUND")
+    registry.register(METHOD, lambda original, cls, n: original(cls, n) + 1, HookType.AROUND)
+    registry.apply_hooks()
+    assert (target.method(7), hooks.missing()) == (71, [])
 
 
 def test_a_hook_that_raises_is_not_caught(registry: Any, target: Any) -> None:

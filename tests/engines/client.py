@@ -77,13 +77,16 @@ def cached_tokens(answer: dict[str, Any]) -> int:
 
 
 def mixed_requests(
-    seed: int, count: int, rare: Sequence[tuple[float, dict[str, Any]]] = ()
+    seed: int,
+    count: int,
+    rare: Sequence[tuple[float, dict[str, Any]]] = (),
+    longest: int = 1500,
 ) -> list[dict[str, Any]]:
-    """Requests of all sorts: parts of a dozen documents with a question, repeats,
-    prompts below a block, tenants, several samples. `rare` are more that are asked
-    for, each in this share of them."""
+    """Requests of all sorts: parts of a dozen documents of up to `longest` tokens with
+    a question, repeats, prompts below a block, tenants, several samples. `rare` are
+    more that are asked for, each in this share of them."""
     rng = random.Random(seed)
-    documents = [tokens(seed * 100 + i, rng.randrange(200, 1500)) for i in range(12)]
+    documents = [tokens(seed * 100 + i, rng.randrange(200, longest)) for i in range(12)]
     made: list[dict[str, Any]] = []
     for _ in range(count):
         document = rng.choice(documents)

@@ -92,7 +92,9 @@ class Audit:
 
     def __init__(self, before: SchedulerStatus, after: SchedulerStatus) -> None:
         def grown(field: str) -> int:
-            sums = [sum(getattr(one, field) for one in it.replicas) for it in (before, after)]
+            sums: list[int] = [
+                sum(getattr(one, field) for one in it.replicas) for it in (before, after)
+            ]
             return sums[1] - sums[0]
 
         self.requests = grown("audited_requests")

@@ -18,7 +18,6 @@ SETTINGS = {"receipts": 20}
 
 def main() -> None:
     import sglang
-    import sglang.srt.entrypoints.engine  # so that plugins find it, as in a larger program
 
     engine = sglang.Engine(
         model_path=sys.argv[1],

@@ -24,9 +24,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, Self
 
+from preble_plugin.bench.tiny_model import make_tiny_model
 from preble_plugin.settings import Settings
 from preble_plugin.sglang_ext import word
-from tests.engines import ROOT, SGLANG_ENVIRONMENT, TINY_MODEL, make_tiny_model
+from tests.engines import ROOT, SGLANG_ENVIRONMENT, TINY_MODEL
 from tests.engines.preble import RUN_ENVIRONMENT
 
 
@@ -133,7 +134,13 @@ def _main(model: str) -> None:
             print(json.dumps({**_NOTHING, **answer, "said": said.read()}), file=answers, flush=True)
 
 
-_NOTHING = {"method": None, "events": None, "environment": {}, "error": None, "earlier": []}
+_NOTHING: dict[str, Any] = {
+    "method": None,
+    "events": None,
+    "environment": {},
+    "error": None,
+    "earlier": [],
+}
 
 
 def _answer(question: dict[str, Any], model: str, said: IO[str], found: IO[str]) -> NoReturn:
@@ -230,7 +237,7 @@ def _stop_before_spawning(answer: dict[str, Any]) -> None:
         raise _Spawned
 
     for process in (multiprocessing.Process, SpawnProcess):
-        process.start = start  # type: ignore[method-assign]
+        process.start = start  # type: ignore
 
 
 if __name__ == "__main__":

@@ -90,6 +90,6 @@ DEFAULT_FORMAT = preble(
 """Events as the user wants them: their hashes leave the tenant out, and there is
 no replay."""
 
-OLDER = Older(flags=preble().flags, environment=RUN_ENVIRONMENT)
+OLDER = Older(flags=preble(page_size=1).flags, environment=RUN_ENVIRONMENT)
 """SGLang 0.5.20, whose controller loads no plugins, and whose events leave the
-tenant out. Fetched where it is not there yet."""
+tenant out. Fetched where it is not there yet; on a CPU it has no larger pages."""

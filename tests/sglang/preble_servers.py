@@ -15,9 +15,11 @@ from typing import Any
 
 import httpx
 
+from preble_plugin.core.receipts import Receipt
 from tests.engines import SglangServing
 from tests.engines.client import Client, mixed_requests, tokens
 from tests.engines.preble import RUN_ENVIRONMENT, Scheduler
+from tests.sglang.event_tap import Tapped
 
 SMALL_CACHE = ("--max-total-tokens", "4096")
 PAGE = 16
@@ -37,7 +39,9 @@ def preble(*more: str, page_size: int = PAGE) -> SglangServing:
 TWO = preble()
 """Two ranks, pages of 16 tokens."""
 PAGES_OF_1 = preble(page_size=1)
-PAGES_OF_64 = preble(page_size=64)
+"""The same with a token to a page."""
+PAGES_OF_64 = Tapped(preble(page_size=64).flags, RUN_ENVIRONMENT)
+"""The same with pages of 64, and with events on sockets that the user named."""
 OWN = SglangServing(
     flags=("--dp-scheduler", "default", *SMALL_CACHE),
     environment=(*RUN_ENVIRONMENT, ("PREBLE_DP_SCHEDULER", "preble")),
@@ -98,13 +102,16 @@ _OWN_KEYS = (
 )
 
 
-def sglang_requests(seed: int, count: int) -> list[dict[str, Any]]:
+def sglang_requests(seed: int, count: int, longest: int = 1500) -> list[dict[str, Any]]:
     """Requests of all sorts for `generate`; some ask for log probabilities of their
     prompt, some for so many tokens that the answer fills pages."""
-    rare = [(0.05, {"return_logprob": True}), (0.15, {"max_tokens": 70})]
+    rare: list[tuple[float, dict[str, Any]]] = [
+        (0.05, {"return_logprob": True}),
+        (0.15, {"max_tokens": 70}),
+    ]
     names = {"max_tokens": "max_new_tokens", "seed": "sampling_seed"}
     made = []
-    for body in mixed_requests(seed, count, rare):
+    for body in mixed_requests(seed, count, rare, longest):
         if body.get("return_logprob"):
             body = {**body, "logprob_start_len": len(body["prompt"]) // 2}
         made.append({names.get(key, key): value for key, value in body.items()})
@@ -129,3 +136,8 @@ def one_by_one(
             cached += answer["meta_info"]["cached_tokens"]
         scheduler.settled()
     return cached
+
+
+def told(receipt: Receipt) -> tuple[int, int | None]:
+    """What was predicted, and what was found cached."""
+    return receipt.predicted_cached_tokens, receipt.actual_cached_tokens

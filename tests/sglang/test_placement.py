@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from preble_plugin.bench.sglang_server import SglangServer
-from preble_plugin.core.receipts import Receipt
 from tests.engines import serving
 from tests.engines.client import in_parallel, tokens
 from tests.engines.preble import Audit, Scheduler, until
@@ -19,6 +18,7 @@ from tests.sglang.preble_servers import (
     SglangClient,
     one_by_one,
     sglang_requests,
+    told,
 )
 
 pytestmark = pytest.mark.sglang
@@ -39,11 +39,6 @@ def scheduler(server: SglangServer) -> Scheduler:
 def page(scheduler: Scheduler) -> int:
     """Tokens of a page on this server."""
     return scheduler.status().block_size
-
-
-def told(receipt: Receipt) -> tuple[int, int | None]:
-    """What was predicted, and what was found cached."""
-    return receipt.predicted_cached_tokens, receipt.actual_cached_tokens
 
 
 @ALL
@@ -177,8 +172,8 @@ def test_tokens_whose_log_probability_is_asked_for_are_read_from_no_cache(
     prompt = tokens(17, 490)
     client.generate(prompt)
     scheduler.settled()
-    asked = {"return_logprob": True, "logprob_start_len": start}
-    receipt = scheduler.receipt(client.generate(prompt, **asked)["meta_info"]["id"])
+    answer = client.generate(prompt, return_logprob=True, logprob_start_len=start)
+    receipt = scheduler.receipt(answer["meta_info"]["id"])
     assert told(receipt) == (cached, cached)
 
 

@@ -33,6 +33,12 @@ def ask(client: SglangClient, name: str, prompt: list[int], **more: Any) -> int:
     return found
 
 
+def whole_pages(prompt: list[int]) -> int:
+    """What can be found cached of a prompt: at least a token is computed."""
+    page = Scheduler().status().block_size
+    return (len(prompt) - 1) // page * page
+
+
 @ALL
 def test_tenants_with_the_same_prompt_on_one_rank_are_told_apart(server: SglangServer) -> None:
     client, scheduler = SglangClient(server), Scheduler()
@@ -43,9 +49,9 @@ def test_tenants_with_the_same_prompt_on_one_rank_are_told_apart(server: SglangS
         receipt = scheduler.receipt(f"new-{number}")
         assert (receipt.predicted_cached_tokens, receipt.branch) == (0, "fixed")
     for number, tenant in enumerate(TENANTS):
-        assert ask(client, f"again-{number}", prompt, **tenant) == 304
+        assert ask(client, f"again-{number}", prompt, **tenant) == whole_pages(prompt)
         receipt = scheduler.receipt(f"again-{number}")
-        assert (receipt.predicted_cached_tokens, receipt.replica) == (304, 1)
+        assert (receipt.predicted_cached_tokens, receipt.replica) == (whole_pages(prompt), 1)
 
 
 @ALL
@@ -56,28 +62,50 @@ def test_a_tenant_is_placed_where_its_own_blocks_are(server: SglangServer) -> No
     for rank, tenant in enumerate(TENANTS[1:3]):
         ask(client, f"of-{rank}", prompt, routed_dp_rank=rank, **tenant)
     for rank, tenant in enumerate(TENANTS[1:3]):
-        assert ask(client, f"own-{rank}", prompt, **tenant) == 304
+        assert ask(client, f"own-{rank}", prompt, **tenant) == whole_pages(prompt)
         receipt = scheduler.receipt(f"own-{rank}")
-        assert (receipt.predicted_cached_tokens, receipt.replica) == (304, rank)
+        assert (receipt.predicted_cached_tokens, receipt.replica) == (whole_pages(prompt), rank)
 
 
-@ALL
-def test_what_tenants_say_in_turns_is_predicted(server: SglangServer) -> None:
-    """Conversations of all tenants on the same document, as long as all is cached."""
-    client = SglangClient(server)
-    client.flush_cache()
-    document = tokens(902, 160)
+def talk(client: SglangClient, seed: int, answers: bool) -> Audit:
+    """All tenants ask the same of the same document, in turns; with `answers` what
+    they were told is part of what they ask next."""
+    document = tokens(seed, 160)
     said = dict.fromkeys(range(len(TENANTS)), document)
     before = Scheduler().settled()
     for turn in range(3):
         for number, tenant in enumerate(TENANTS):
-            question = tokens(903 + turn, 20)  # all ask the same
-            answer = client.generate(said[number] + question, max_new_tokens=18, **tenant)
-            said[number] = said[number] + question + answer["output_ids"]
+            asked = said[number] + tokens(seed + 1 + turn, 20)
+            answer = client.generate(asked, max_new_tokens=18, **tenant)
+            said[number] = asked + (answer["output_ids"] if answers else [])
             Scheduler().settled()
-    audit = Audit(before, Scheduler().settled())
+    return Audit(before, Scheduler().settled())
+
+
+@ALL
+def test_what_tenants_ask_in_turns_is_predicted(server: SglangServer) -> None:
+    client = SglangClient(server)
+    client.flush_cache()
+    audit = talk(client, seed=910, answers=False)
     assert (audit.exact, audit.requests) == (15, 15), audit
     assert audit.actual > 0
+
+
+@serving(TWO)
+def test_so_is_what_they_were_told_where_hashes_tell_them_apart(server: SglangServer) -> None:
+    client = SglangClient(server)
+    client.flush_cache()
+    audit = talk(client, seed=920, answers=True)
+    assert (audit.exact, audit.requests) == (15, 15), audit
+
+
+@serving(DEFAULT_FORMAT, OLDER)
+def test_elsewhere_no_tenant_is_credited_with_more_than_its_own(server: SglangServer) -> None:
+    """The controller does not see what they were told."""
+    client = SglangClient(server)
+    client.flush_cache()
+    audit = talk(client, seed=930, answers=True)
+    assert 0 < audit.predicted <= audit.actual, audit
 
 
 @ALL

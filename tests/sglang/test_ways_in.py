@@ -1,15 +1,12 @@
 """Each way to choose placement reaches the processes that place, with its settings.
 
 SGLang parses, resolves and checks here as it does, up to its first child; what
-really serves is at the end.
+really serves is at the end, and in test_python.py.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +14,10 @@ from typing import Any
 import pytest
 
 from preble_plugin.bench.sglang_server import SglangServer
-from preble_plugin.bench.tiny_model import make_tiny_model
 from preble_plugin.settings import Settings
-from tests.engines import ROOT, SGLANG_ENVIRONMENT, TINY_MODEL, EngineRoom, serving
+from tests.engines import serving
 from tests.engines.client import tokens
-from tests.engines.preble import RUN_DIR, RUN_ENVIRONMENT, Scheduler
+from tests.engines.preble import Scheduler
 from tests.sglang.launching import Launching
 from tests.sglang.mode_servers import EMBEDDINGS, TOKENIZERS
 from tests.sglang.preble_servers import SglangClient
@@ -240,42 +236,3 @@ def test_a_choice_in_the_environment_serves_with_its_settings(server: SglangServ
     scheduler = Scheduler()
     assert "requests are placed by preble (policy e2) on ranks [0, 1]" in server.log_text()
     assert scheduler.status().policy == "e2"
-
-
-@pytest.fixture(scope="module")
-def seen(engine_room: EngineRoom) -> dict[str, Any]:
-    """What a program saw that uses `sgl.Engine` with placement."""
-    engine_room.close()  # one engine at a time
-    ours = {**dict(RUN_ENVIRONMENT), "PREBLE_TEST_RUN_DIR": str(RUN_DIR)}
-    laid_over = {**os.environ, **SGLANG_ENVIRONMENT, **ours}
-    process = subprocess.run(
-        [sys.executable, "-m", "tests.sglang.engine_program", str(make_tiny_model(TINY_MODEL))],
-        cwd=ROOT,
-        env={key: value for key, value in laid_over.items() if value is not None},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=250,
-    )
-    assert process.returncode == 0, process.stdout[-5000:]
-    lines = [line for line in process.stdout.splitlines() if line.startswith('{"cached"')]
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
-
-
-def test_an_engines_requests_meet_their_prefix_as_predicted(seen: dict[str, Any]) -> None:
-    assert seen["cached"] == seen["predicted"] == [0, 304, 304]
-    assert len(set(seen["replicas"])) == 1
-
-
-def test_an_engine_obeys_a_fixed_rank(seen: dict[str, Any]) -> None:
-    assert seen["fixed"] == [1, "fixed"]
-
-
-def test_an_engine_has_the_settings_it_was_given(seen: dict[str, Any]) -> None:
-    assert seen["kept"] == 0  # of 20 receipts, the first have made room
-
-
-def test_an_engine_leaves_nothing_behind(seen: dict[str, Any]) -> None:
-    assert (seen["aborted"], seen["in_flight"], seen["flushed"]) == ("abort", 0, True)
-    assert seen["trust"] == ["exact", "exact"]

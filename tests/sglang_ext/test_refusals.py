@@ -1,0 +1,117 @@
+"""Each refusal says what cannot work and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from preble_plugin.adapter.event_endpoints import EventsConfig
+from preble_plugin.adapter.refusals import CannotWork
+from preble_plugin.sglang_ext.facts import LaunchFacts
+from preble_plugin.sglang_ext.refusals import check_launch, check_method
+
+GOOD = LaunchFacts(
+    ranks=2,
+    attention_ranks=1,
+    nodes=1,
+    radix_cache=True,
+    rust_server=False,
+    ray=False,
+    disaggregation="null",
+    events=None,
+)
+EVENTS = EventsConfig(True, "zmq", "tcp://*:5557", None, "", True)
+
+
+def refused(**facts: Any) -> str:
+    with pytest.raises(CannotWork) as refusal:
+        check_launch(GOOD._replace(**facts))
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize("method", ["auto", "round_robin", "preble"])
+def test_a_method_that_leaves_the_choice_is_taken(method: str) -> None:
+    check_method(method)
+
+
+@pytest.mark.parametrize("method", ["total_tokens", "total_requests"])
+def test_another_method_is_a_second_choice(method: str) -> None:
+    with pytest.raises(CannotWork) as refusal:
+        check_method(method)
+    assert str(refusal.value) == (
+        f"--dp-scheduler preble and --load-balance-method {method} are two choices for one "
+        "thing: leave one of them out, or use --dp-scheduler default."
+    )
+
+
+def test_bootstrap_rooms_choose_the_rank() -> None:
+    with pytest.raises(CannotWork) as refusal:
+        check_method("follow_bootstrap_room")
+    assert str(refusal.value) == (
+        "--dp-scheduler preble chooses each request's rank and --load-balance-method "
+        "follow_bootstrap_room lets its bootstrap room do so: leave that out, "
+        "or use --dp-scheduler default."
+    )
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"attention_ranks": 2},
+        {"ranks": 8, "attention_ranks": 8},
+        {"disaggregation": "prefill"},
+        {"events": EVENTS},
+        {"events": EVENTS._replace(endpoint="ipc:///d/inproc-e", replay_endpoint="ipc:///d/r")},
+    ],
+)
+def test_what_can_work_is_taken(facts: dict[str, Any]) -> None:
+    check_launch(GOOD._replace(**facts))
+
+
+@pytest.mark.parametrize(
+    ("facts", "cause", "remedy"),
+    [
+        ({"ranks": 1}, "there is one rank", "set --dp-size to 2 or more"),
+        ({"radix_cache": False}, "the radix cache", "leave out --disable-radix-cache"),
+        ({"rust_server": True, "attention_ranks": 2}, "Rust server", "unset SGLANG_RUST_SERVER"),
+        ({"ray": True}, "Ray runs it in a thread", "leave out --use-ray"),
+        (
+            {"ranks": 4, "attention_ranks": 2},
+            "several replicas with DP attention",
+            "use --dp-size or --attn-dp-size alone",
+        ),
+        ({"nodes": 2}, "this server spans 2", "run one server on each node"),
+        ({"elastic": True}, "elastic EP", "leave out --max-ep-size"),
+    ],
+    ids=lambda it: " ".join(it) if isinstance(it, dict) else "",
+)
+def test_what_cannot_work_is_refused(facts: dict[str, Any], cause: str, remedy: str) -> None:
+    said = refused(**facts)
+    sentence, _, advice = said.partition(": ")
+    assert sentence.startswith("--dp-scheduler preble ")
+    assert cause in sentence
+    assert remedy in advice
+    assert advice.endswith(", or use --dp-scheduler default.")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"publisher": "null"}, "does not publish events"),
+        ({"endpoint": "ipc:///d/events"}, "has one ipc path for all ranks"),
+        (
+            {"endpoint": "tcp://10.0.0.7:5557", "binds": False},
+            "publishes to tcp://10.0.0.7:5557 instead of binding an address",
+        ),
+        ({"endpoint": "tcp://*:0"}, "leaves the port open, which SGLang does not tell"),
+    ],
+    ids=lambda it: " ".join(it) if isinstance(it, dict) else "",
+)
+def test_events_that_cannot_be_read_are_refused(given: dict[str, Any], reason: str) -> None:
+    assert refused(events=EVENTS._replace(**given)) == (
+        f"--dp-scheduler preble reads the ranks' KV events and --kv-events-config {reason}: "
+        "leave it out, or set publisher to zmq and endpoint to an address to bind, such as "
+        "tcp://*:5557."
+    )
