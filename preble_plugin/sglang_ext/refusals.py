@@ -46,11 +46,10 @@ def check_launch(facts: LaunchFacts) -> None:
             "--dp-scheduler preble needs the radix cache and it is off for this server: "
             f"{remedy}, {INSTEAD}."
         )
-    if facts.rust_server and facts.attention_ranks > 1:
+    if facts.rust_server:
         raise CannotWork(
-            "--dp-scheduler preble works in SGLang's data-parallel controller and with DP "
-            "attention the Rust server passes it by: unset SGLANG_RUST_SERVER, "
-            f"{INSTEAD}."
+            "--dp-scheduler preble works in SGLang's data-parallel controller and the Rust "
+            f"server passes it by: unset SGLANG_RUST_SERVER, {INSTEAD}."
         )
     if facts.ray:
         raise CannotWork(

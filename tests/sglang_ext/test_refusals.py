@@ -75,7 +75,7 @@ def test_what_can_work_is_taken(facts: dict[str, Any]) -> None:
     [
         ({"ranks": 1}, "there is one rank", "set --dp-size to 2 or more"),
         ({"radix_cache": False}, "the radix cache", "leave out --disable-radix-cache"),
-        ({"rust_server": True, "attention_ranks": 2}, "Rust server", "unset SGLANG_RUST_SERVER"),
+        ({"rust_server": True}, "the Rust server", "unset SGLANG_RUST_SERVER"),
         ({"ray": True}, "Ray runs it in a thread", "leave out --use-ray"),
         (
             {"ranks": 4, "attention_ranks": 2},
