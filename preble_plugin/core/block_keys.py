@@ -138,7 +138,10 @@ class BlockHasher:
 
     def _token_keys(self, tokens: Tokens) -> bytes:
         try:
-            return fastest_keys(tokens, self._factors, self.block_size)
+            try:
+                return fastest_keys(tokens, self._factors, self.block_size)
+            except TypeError:  # a sequence of another kind, such as a range
+                return numpy_keys(tokens, self._factors, self.block_size)
         except (OverflowError, TypeError) as error:
             raise TokenIdError(f"a token id is not in [0, 2^32): {error}") from error
 

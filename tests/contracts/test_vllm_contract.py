@@ -266,11 +266,31 @@ def test_events_config(arg_utils: Any, tiny_model: str) -> None:
     )
     args = two_ranks(arg_utils, tiny_model, kv_events_config=given)
     found = hooks.events_config(args.create_engine_config())
-    assert found == (True, "zmq", "tcp://*:9", "tcp://*:19", "t")
+    assert found == (True, "zmq", "tcp://*:9", "tcp://*:19", "t", True)
     given.buffer_steps = 0
     found = hooks.events_config(args.create_engine_config())
     assert found is not None
     assert found.replay_endpoint is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "binds"),
+    [("tcp://*:9", True), ("tcp://[::]:9", True), ("tcp://10.0.0.1:9", False)],
+)
+def test_which_events_endpoints_are_bound(
+    arg_utils: Any, tiny_model: str, endpoint: str, binds: bool
+) -> None:
+    from vllm.config.kv_events import KVEventsConfig
+    from vllm.distributed.kv_events import ZmqEventPublisher
+
+    given = KVEventsConfig(enable_kv_cache_events=True, endpoint=endpoint)
+    args = two_ranks(arg_utils, tiny_model, kv_events_config=given)
+    found = hooks.events_config(args.create_engine_config())
+    assert found is not None
+    assert found.binds is binds
+    text = source(ZmqEventPublisher)
+    assert '"*" in ' in text
+    assert '"::" in ' in text
 
 
 def test_publish_events(arg_utils: Any, tiny_model: str) -> None:
@@ -283,6 +303,7 @@ def test_publish_events(arg_utils: Any, tiny_model: str) -> None:
         "ipc:///tmp/inproc-kv",
         "ipc:///tmp/inproc-kv-replay",
         "",
+        True,
     )
 
 

@@ -180,3 +180,9 @@ def test_a_list_that_shrinks_while_it_is_read_is_an_error_or_keys_and_never_wors
 
 def test_a_hasher_goes_by_the_fastest_there_is():
     assert block_keys.fastest_keys is list(IMPLEMENTATIONS.values())[-1].keys
+
+
+def test_a_sequence_of_any_kind_has_the_keys_of_the_list():
+    hasher = BlockHasher(16, b"seed" * 4)
+    assert hasher.prompt_keys(range(40)) == hasher.prompt_keys(list(range(40)))
+    assert hasher.prompt_keys(np.arange(40, dtype=np.int16)) == hasher.prompt_keys(list(range(40)))

@@ -16,7 +16,10 @@ from tests.contracts.other_versions import SGLANG
 from tests.engines import ROOT, SGLANG_ENVIRONMENT, TINY_MODEL, SglangServing
 from tests.engines.preble import RUN_DIR, RUN_ENVIRONMENT
 from tests.sglang.preble_servers import SMALL_CACHE, preble
+from tests.vllm.lora_adapter import make_adapter
 
+ADAPTER = RUN_DIR / "french"
+LORA = ("--enable-lora", "--lora-paths", f"french={ADAPTER}", "--lora-backend", "torch_native")
 EXAMPLE = ROOT / "examples" / "sglang" / "preble.yaml"
 
 
@@ -33,8 +36,18 @@ class Example(SglangServing):
     """The server of the example, and what `flags` add."""
 
     def build(self, log: Path) -> SglangServer:
+        make_adapter(ADAPTER, seed=1)
         environment = {**SGLANG_ENVIRONMENT, **dict(self.environment)}
         return _ServeCommand(make_tiny_model(TINY_MODEL), log, self.flags, environment)
+
+
+@dataclass(frozen=True)
+class WithAdapter(SglangServing):
+    """A server whose LoRA adapter is made first."""
+
+    def build(self, log: Path) -> SglangServer:
+        make_adapter(ADAPTER, seed=1)
+        return super().build(log)
 
 
 @dataclass(frozen=True)
@@ -51,10 +64,10 @@ class Older(SglangServing):
 
 
 TOKENIZERS = Example(
-    flags=("--tokenizer-worker-num", "2", "--enable-priority-scheduling"),
+    flags=("--tokenizer-worker-num", "2", "--enable-priority-scheduling", *LORA),
     environment=RUN_ENVIRONMENT,
 )
-"""Two tokenizer processes, each an HTTP server of its own."""
+"""Two tokenizer processes, each an HTTP server of its own; and an adapter."""
 
 EMBEDDINGS = SglangServing(
     flags=("--is-embedding", "--enable-tokenizer-batch-encode"),
@@ -83,12 +96,16 @@ HICACHE = preble(
 )
 """What leaves a rank's small cache stays on the host."""
 
-DEFAULT_FORMAT = preble(
-    "--kv-events-config",
-    json.dumps({"publisher": "zmq", "endpoint": f"ipc://{RUN_DIR}/inproc-own"}),
+DEFAULT_FORMAT = WithAdapter(
+    flags=preble(
+        "--kv-events-config",
+        json.dumps({"publisher": "zmq", "endpoint": f"ipc://{RUN_DIR}/inproc-own"}),
+        *LORA,
+    ).flags,
+    environment=RUN_ENVIRONMENT,
 )
 """Events as the user wants them: their hashes leave the tenant out, and there is
-no replay."""
+no replay. And an adapter, whose hashes do not."""
 
 OLDER = Older(flags=preble(page_size=1).flags, environment=RUN_ENVIRONMENT)
 """SGLang 0.5.20, whose controller loads no plugins, and whose events leave the

@@ -10,7 +10,7 @@ from preble_plugin.bench.sglang_server import SglangServer
 from tests.engines import serving
 from tests.engines.client import tokens
 from tests.engines.preble import Audit, Scheduler
-from tests.sglang.mode_servers import DEFAULT_FORMAT, OLDER
+from tests.sglang.mode_servers import DEFAULT_FORMAT, OLDER, TOKENIZERS
 from tests.sglang.preble_servers import TWO, SglangClient
 
 pytestmark = pytest.mark.sglang
@@ -118,3 +118,19 @@ def test_after_a_flush_nothing_is_credited_to_anyone(server: SglangServer) -> No
     for number, tenant in enumerate(TENANTS):
         assert ask(client, f"after-{number}", prompt, routed_dp_rank=0, **tenant) == 0
         assert scheduler.receipt(f"after-{number}").predicted_cached_tokens == 0
+
+
+@serving(TOKENIZERS, DEFAULT_FORMAT)
+def test_an_adapter_does_not_share_the_models_cache(server: SglangServer) -> None:
+    client, scheduler = SglangClient(server), Scheduler()
+    client.flush_cache()
+    prompt = tokens(905, 320)
+    asked: list[tuple[str, dict[str, Any]]] = [("plain", {}), ("french", {"lora_path": "french"})]
+    answers = [client.generate(prompt, rid=f"{n}-new", routed_dp_rank=0, **m) for n, m in asked]
+    scheduler.settled()
+    assert answers[0]["output_ids"] != answers[1]["output_ids"]
+    assert [one["meta_info"]["cached_tokens"] for one in answers] == [0, 0]
+    for name, more in asked:
+        assert ask(client, f"{name}-again", prompt, **more) == 304
+        receipt = scheduler.receipt(f"{name}-again")
+        assert (receipt.predicted_cached_tokens, receipt.replica) == (304, 0)

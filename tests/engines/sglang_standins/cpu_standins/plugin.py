@@ -8,15 +8,18 @@
    --hicache-mem-layout layer_first`) pins its host pages for CUDA, and copies
    with a kernel of `sgl_kernel`. On a CPU both sides are plain tensors: nothing
    is pinned, and the copy is an index copy.
+3. LoRA (`--lora-backend torch_native`) keeps what it copies in pinned tensors,
+   which torch refuses to make without a device.
 
 Only scheduler processes compute, so only there is anything done.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cpu_standins.attention import computing_new_tokens_only
@@ -30,6 +33,7 @@ def register() -> None:
     if "sglang.srt.managers.scheduler" in sys.modules:
         _complete_attention()
         _complete_hicache()
+        _complete_lora()
 
 
 def _complete_attention() -> None:
@@ -48,6 +52,23 @@ def _complete_hicache() -> None:
             if hasattr(module, name):
                 setattr(module, name, _leave_unpinned)
     mha.transfer_kv_direct = transfer_kv_direct
+
+
+def _complete_lora() -> None:
+    torch: Any = importlib.import_module("torch")
+    for name in ("tensor", "empty", "zeros"):
+        setattr(torch, name, _unpinned(getattr(torch, name)))
+    torch.Tensor.pin_memory = lambda tensor, *arguments, **named: tensor
+
+
+def _unpinned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`make` without `pin_memory`."""
+
+    @functools.wraps(make)
+    def unpinned(*arguments: Any, pin_memory: bool = False, **named: Any) -> Tensor:
+        return make(*arguments, **named)
+
+    return unpinned
 
 
 def _leave_unpinned(*arguments: Any, **named: Any) -> None:
