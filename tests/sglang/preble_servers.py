@@ -130,7 +130,10 @@ def one_by_one(
         prompt = request["prompt"]
         if number % 5 == 4:
             prompt = rng.choice(said[-8:]) + tokens(number, rng.randrange(30))
-        answers = client.generate(**{**request, "prompt": prompt})
+        asked = {**request, "prompt": prompt}
+        if "logprob_start_len" in asked:
+            asked["logprob_start_len"] = len(prompt) // 2
+        answers = client.generate(**asked)
         for answer in answers if isinstance(answers, list) else [answers]:
             said.append(prompt + answer["output_ids"])
             cached += answer["meta_info"]["cached_tokens"]
