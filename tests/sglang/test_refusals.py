@@ -54,6 +54,7 @@ REFUSED: list[tuple[tuple[str, ...], dict[str, str], str]] = [
         "--load-balance-method total_tokens are two choices for one thing: leave one of them out",
     ),
     (ATTENTION, RUST, "the Rust server passes it by: unset SGLANG_RUST_SERVER"),
+    (TWO, RUST, "the Rust server passes it by: unset SGLANG_RUST_SERVER"),
     (
         (
             *(*ATTENTION, "--nnodes", "2", "--node-rank", "0"),
