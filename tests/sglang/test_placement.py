@@ -55,7 +55,9 @@ def test_shared_prefixes_meet_on_one_rank(
 
 @ALL
 def test_documents_are_spread_over_the_ranks(client: SglangClient, scheduler: Scheduler) -> None:
-    ids = [client.complete(tokens(30 + i, 400))["id"] for i in range(4)]
+    """Between ranks that cost the same it is a hash that decides: of sixteen documents
+    not all go one way."""
+    ids = [client.complete(tokens(30 + i, 200))["id"] for i in range(16)]
     assert {scheduler.receipt(one).replica for one in ids} == {0, 1}
 
 
