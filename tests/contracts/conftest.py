@@ -1,3 +1,3 @@
 """`other_versions.py` runs these in processes of their own, with stand-ins on their path."""
 
-collect_ignore = ["test_sglang_contract.py"]
+collect_ignore_glob = ["test_sglang_*.py"]

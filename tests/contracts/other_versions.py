@@ -66,7 +66,7 @@ class Contracts:
         path = [*map(str, self.path(version)), os.environ.get("PYTHONPATH", "")]
         meant = metadata.version(self.package) if version == INSTALLED else version
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", self._tests],
+            [sys.executable, "-m", "pytest", "-q", *self._tests],
             cwd=ROOT,
             env={
                 **os.environ,
@@ -84,8 +84,8 @@ class Contracts:
         return ROOT / ".cache" / self.engine
 
     @property
-    def _tests(self) -> str:
-        return f"tests/contracts/test_{self.engine}_contract.py"
+    def _tests(self) -> list[str]:
+        return sorted(map(str, Path(__file__).parent.glob(f"test_{self.engine}_*.py")))
 
     def _tree(self, version: str) -> Path:
         wanted = f"{self.package}=={version}"
