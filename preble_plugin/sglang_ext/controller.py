@@ -88,9 +88,8 @@ class Controller:
             await self._frontend.start()
             gauges.start()
             loads.start()
-            self._watch(loop)
             loop.add_reader(descriptor, self._read)
-            self._read()
+            self._watch(loop)
             await self._ended
         finally:
             loop.remove_reader(descriptor)
@@ -103,6 +102,7 @@ class Controller:
         """Handle what the tokenizer sent. ZMQ's descriptor is edge-triggered: all is
         read that is there, the rest after a batch in the loop's next turn."""
         try:
+            self._dispatch.look_at_ranks()
             for _ in range(_BATCH):
                 try:
                     message = hooks.receive(self._engine)
@@ -118,6 +118,7 @@ class Controller:
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._ended.done():
             hooks.feed_watchdog(self._engine)
+            self._read()  # ranks are looked at, too
             loop.call_later(_WATCHDOG_SECONDS, self._watch, loop)
 
 

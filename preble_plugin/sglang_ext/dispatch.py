@@ -8,6 +8,8 @@
 4. What goes wrong here is counted by cause and logged once; SGLang then sends
    the request by its round robin, and that is accounted for. What SGLang itself
    raises goes on to SGLang.
+5. A rank whose process has died is retired: requests go to the others, those
+   that a user fixed to it too, which SGLang would let wait for ever.
 """
 
 from __future__ import annotations
@@ -35,9 +37,11 @@ _SESSIONS: Final = 65_536
 class _InFlight:
     """A request that a rank has."""
 
-    __slots__ = ("audited", "rank", "started", "told")
+    __slots__ = ("audited", "rank", "request", "started", "told")
 
-    def __init__(self, rank: int, told: bool, audited: bool) -> None:
+    def __init__(self, request: Any, rank: int, told: bool, audited: bool) -> None:
+        self.request = request
+        """Until its first token, to send it again should its rank die."""
         self.rank = rank
         self.told = told
         self.audited = audited
@@ -47,6 +51,7 @@ class _InFlight:
         """Its first token. What a session finds cached is not predicted, and so not
         held against a prediction."""
         self.started = True
+        self.request = None
         return FirstToken(request_id, cached_tokens if self.audited else None)
 
 
@@ -72,6 +77,7 @@ class Dispatch:
         self._tenants = tenants
         self._restate = restate
         self._ranks = hooks.active_ranks(controller)
+        self._retired: set[int] = set()
         self._in_flight: dict[str, _InFlight] = {}
         self._sessions: OrderedDict[str, int] = OrderedDict()
 
@@ -85,6 +91,9 @@ class Dispatch:
         try:
             if not hooks.is_health_check(request):
                 facts = hooks.request_facts(request)
+                if facts.fixed_rank in self._retired:
+                    hooks.unfix(request)
+                    facts = hooks.request_facts(request)
                 asked = self._core_request(facts)
                 rank = self._place(asked) if facts.fixed_rank is None else None
         except Exception:
@@ -104,7 +113,7 @@ class Dispatch:
                 self._tell(rank, Finished(asked.request_id, 0, aborted=True))
             raise
         if rank is not None and facts is not None and asked is not None:
-            self._sent(asked, facts, rank, placed)
+            self._sent(request, asked, facts, rank, placed)
 
     def _core_request(self, facts: RequestFacts) -> Request:
         ranks = hooks.active_ranks(self._controller)
@@ -137,7 +146,9 @@ class Dispatch:
         self._metrics.placed(answer, asked.prompt_tokens, time.perf_counter() - began)
         return int(answer.replica)
 
-    def _sent(self, asked: Request, facts: RequestFacts, rank: int, placed: bool) -> None:
+    def _sent(
+        self, request: Any, asked: Request, facts: RequestFacts, rank: int, placed: bool
+    ) -> None:
         """The request went to `rank`: account for it."""
         try:
             if not placed:
@@ -148,7 +159,9 @@ class Dispatch:
             told = True
             if facts.tokens is not None:
                 told = self._tenants.placed(rank, facts.tokens, _tenant(facts))
-            self._in_flight[asked.request_id] = _InFlight(rank, told, facts.session_id is None)
+            self._in_flight[asked.request_id] = _InFlight(
+                request, rank, told, audited=facts.session_id is None
+            )
             if facts.session_id is not None:
                 self._sessions[facts.session_id] = rank
                 self._sessions.move_to_end(facts.session_id)
@@ -185,6 +198,47 @@ class Dispatch:
         """These turned out not to be in flight."""
         for request_id in request_ids:
             self._in_flight.pop(request_id, None)
+
+    # -- the ranks -----------------------------------------------------------
+
+    def look_at_ranks(self) -> None:
+        """Retire ranks that no process listens for, but the last one, and take back
+        those that one listens for again. O(ranks), below 1 us each; raises only what
+        SGLang raises when a request is sent again."""
+        again: list[Any] = []
+        try:
+            ranks = hooks.active_ranks(self._controller)
+            gone = [one for one in ranks if not hooks.reachable(self._controller, one)]
+            for rank in gone[: len(ranks) - 1]:
+                again += self._retire(rank)
+            back = [one for one in self._retired if hooks.reachable(self._controller, one)]
+            for rank in back:
+                self._retired.discard(rank)
+                hooks.set_active(self._controller, rank, True)
+                hooks.logger().warning("rank %d takes requests again", rank)
+        except Exception:
+            self.faults.note("ranks")
+        for request in again:
+            self(request)
+
+    def _retire(self, rank: int) -> list[Any]:
+        """Take a rank out; its requests that can be sent to another."""
+        self._retired.add(rank)
+        hooks.set_active(self._controller, rank, False)
+        had = {key: known for key, known in self._in_flight.items() if known.rank == rank}
+        self.forget(list(had))
+        waited = [known.request for known in had.values() if known.request is not None]
+        again = [request for request in waited if hooks.can_go_again(request)]
+        hooks.logger().error(
+            "rank %d is gone: no scheduler process listens for it. Of its %d requests, %d that "
+            "had no output yet are sent again. Requests go to ranks %s; restart the server to "
+            "have it back.",
+            rank,
+            len(had),
+            len(again),
+            list(hooks.active_ranks(self._controller)),
+        )
+        return again
 
     def _tell(self, rank: int, outcome: Outcome) -> None:
         self._frontend.observe(rank, [outcome], time.monotonic())

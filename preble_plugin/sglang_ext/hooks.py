@@ -383,6 +383,39 @@ def active_ranks(controller: Any) -> tuple[int, ...]:
     return tuple(rank for rank in controller._active_workers if controller.status[rank])
 
 
+def reachable(controller: Any, rank: int) -> bool:
+    """Whether a process listens for what is sent to `DataParallelController.workers
+    [rank]`: a PUSH socket that binds, without a high-water mark
+    (`utils/network.py: config_socket`), takes a message where it has a peer. Where
+    not, SGLang waits in `sock_send` for ever."""
+    import zmq
+
+    return bool(controller.workers[rank].getsockopt(zmq.EVENTS) & zmq.POLLOUT)
+
+
+def set_active(controller: Any, rank: int, active: bool) -> None:
+    """`DataParallelController.status`, where requests and aborts go, and
+    `._active_workers`, in order, where control messages and health checks go too."""
+    controller.status[rank] = active
+    others = {one for one in controller._active_workers if one != rank}
+    controller._active_workers = sorted({*others, rank} if active else others)
+
+
+def unfix(request: Any) -> None:
+    """`TokenizedGenerateReqInput.routed_dp_rank`, the rank that the user fixed: none."""
+    request.routed_dp_rank = None
+
+
+def can_go_again(request: Any) -> bool:
+    """Whether a request whose rank died before its first output can be sent to
+    another as it is: not one whose multimodal items lie in shared memory that a rank
+    gives back, that goes on in a session of that rank, or whose KV another engine
+    awaits from there (`TokenizedGenerateReqInput`)."""
+    return not any(
+        getattr(request, name, None) for name in ("mm_inputs", "session_params", "bootstrap_host")
+    )
+
+
 def take_dispatching(controller: Any, dispatch: Callable[[Any], None]) -> Callable[[Any], None]:
     """`DataParallelController.dispatching(req)`, called for each request; the one
     that was there is returned."""

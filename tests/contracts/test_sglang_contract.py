@@ -16,6 +16,7 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -679,10 +680,31 @@ class Ranks:
         from sglang.srt.utils.network import get_zmq_socket
 
         for rank in range(controller.launch_dp_size):
-            endpoint = f"ipc://{self.directory}/rank-{rank}"
+            endpoint = self._endpoint(rank)
             controller.workers[rank] = get_zmq_socket(controller.context, zmq.PUSH, endpoint, True)
-            self.sockets.append(get_zmq_socket(self.context, zmq.PULL, endpoint, False))
+            self.sockets.append(None)
+            self.listen(rank)
         controller.max_total_num_tokens = 8192
+
+    def _endpoint(self, rank: int) -> str:
+        return f"ipc://{self.directory}/rank-{rank}"
+
+    def listen(self, rank: int) -> None:
+        """What a scheduler process does when it starts."""
+        from sglang.srt.utils.network import get_zmq_socket
+
+        self.sockets[rank] = get_zmq_socket(self.context, zmq.PULL, self._endpoint(rank), False)
+
+    def waiting(self) -> list[int]:
+        """How many messages came to each rank since the last time."""
+        found = []
+        for socket in self.sockets:
+            count = 0
+            while socket.poll(200):
+                socket.recv()
+                count += 1
+            found.append(count)
+        return found
 
     def received(self) -> int:
         """The rank that received a request."""
@@ -888,6 +910,61 @@ def test_active_ranks(controller: Any) -> None:
     assert hooks.active_ranks(controller) == (0, 2)
     ranks_that_say(controller, True, True, True)
     assert hooks.active_ranks(controller) == (0, 1, 2)
+
+
+def test_reachable(controller: Any, ranks: Ranks) -> None:
+    def soon(wanted: bool) -> bool:
+        end = time.monotonic() + 10.0
+        while hooks.reachable(controller, 1) != wanted and time.monotonic() < end:
+            time.sleep(0.01)
+        return hooks.reachable(controller, 1) == wanted
+
+    assert soon(True)
+    for _ in range(5000):
+        hooks.send(controller, 1, generate_request())
+    assert hooks.reachable(controller, 1)
+    ranks.sockets[1].close(linger=0)
+    assert soon(False)
+    ranks.listen(1)
+    assert soon(True)
+
+
+def test_set_active(controller: Any, ranks: Ranks) -> None:
+    from sglang.srt.managers.io_struct import AbortReq, FlushCacheReqInput
+
+    hooks.set_active(controller, 1, False)
+    assert hooks.active_ranks(controller) == (0, 2)
+    hooks.handle(controller, AbortReq(rid="r"))
+    hooks.handle(controller, FlushCacheReqInput())
+    assert ranks.waiting() == [2, 0, 2]
+    for _ in range(4):
+        assert hooks.dispatch_by_round_robin(controller, generate_request()) != 1
+    hooks.set_active(controller, 1, True)
+    assert hooks.active_ranks(controller) == (0, 1, 2)
+    hooks.handle(controller, FlushCacheReqInput())
+    assert ranks.waiting()[1] == 1
+
+
+def test_unfix(controller: Any, tokenizer: Callable[[Any], None]) -> None:
+    tokenizer(generate_request(routed_dp_rank=1))
+    request = arrived(controller)
+    hooks.unfix(request)
+    assert hooks.request_facts(request).fixed_rank is None
+    assert not hooks.send_to_fixed_rank(controller, request)
+
+
+def test_can_go_again(controller: Any, tokenizer: Callable[[Any], None]) -> None:
+    from sglang.srt.managers.io_struct import SessionParams
+
+    for plain in (generate_request(), embedding_request()):
+        tokenizer(plain)
+        assert hooks.can_go_again(arrived(controller))
+    for bound in (
+        {"mm_inputs": object()},
+        {"session_params": SessionParams(id="s")},
+        {"bootstrap_host": "prefill", "bootstrap_room": 3},
+    ):
+        assert not hooks.can_go_again(generate_request(**bound))
 
 
 def test_take_dispatching(controller: Any) -> None:

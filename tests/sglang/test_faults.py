@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import msgspec
 import psutil
 import pytest
@@ -135,22 +134,26 @@ def test_events_that_are_lost_or_garbled_are_replayed(server: TappedServer) -> N
     exact(client, scheduler)
 
 
-def test_of_a_rank_that_dies_little_is_lost(engine_room: EngineRoom) -> None:
-    """SGLang does not notice, and by its round robin every second request waits for
-    ever. By what is placed and not done, few do."""
+def test_what_a_rank_that_dies_would_have_got_goes_to_the_other(engine_room: EngineRoom) -> None:
+    """SGLang itself waits for a process that is no more, with all requests to come. What
+    it got while it died is sent again."""
     server = engine_room.serve(TWO)
-    client, group = SglangClient(server), server.pid
-    Scheduler().settled()
+    client, scheduler, group = SglangClient(server), Scheduler(), server.pid
+    scheduler.settled()
+    chunks = client.generated(tokens(90, 100), rid="long", max_new_tokens=3000, routed_dp_rank=0)
+    next(chunks)
     process(server, "sglang::scheduler_DP0").kill()
-    waiting = 0
     for number in range(12):
-        body = {"input_ids": tokens(200 + number, 200), "sampling_params": {"max_new_tokens": 3}}
-        try:
-            answer = client.http.post("/generate", json=body, timeout=10).json()
-            assert answer["meta_info"]["dp_rank"] == 1
-        except httpx.TimeoutException:
-            waiting += 1
-    assert waiting <= 2
+        fixed = {"routed_dp_rank": 0} if number % 4 == 1 else {}
+        answer = client.generate(tokens(200 + number, 200), **fixed)
+        assert answer["meta_info"]["dp_rank"] == 1
+    client.abort("long")
+    settled = scheduler.settled()
+    assert [one.replica for one in settled.replicas] == [1]
+    gone = [line for line in server.log_text().splitlines() if "rank 0 is gone" in line]
+    assert len(gone) == 1
+    assert "restart the server to have it back" in gone[0]
+    exact(client, scheduler)
     engine_room.close()
     assert (members(group), living_servers(RUN_DIR)) == ([], [])
 
