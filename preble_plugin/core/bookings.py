@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from preble_plugin.core.active_blocks import ActiveBlocks
+from preble_plugin.core.candidate import ReplicaCandidate
 from preble_plugin.core.node import Node
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.receipts import CandidateReceipt, Receipt, ReceiptRing
@@ -22,12 +24,12 @@ from preble_plugin.core.replica import Replica
 from preble_plugin.core.request import Finished, FirstToken, Request
 from preble_plugin.core.status import Trust
 from preble_plugin.core.usage import first_use
-from preble_plugin.core.view import ReplicaCandidate
 
 
 class _Booking(NamedTuple):
     replica: Replica
     receipt: Receipt
+    keys: bytes
 
 
 class Bookings:
@@ -38,17 +40,31 @@ class Bookings:
         self._receipts = receipts
         self._window_seconds = window_seconds
         self._in_flight: dict[str, _Booking] = {}
+        self._active: ActiveBlocks | None = None
         self.placements = 0
 
     def __len__(self) -> int:
         return len(self._in_flight)
 
+    def active_blocks(self) -> ActiveBlocks:
+        """Blocks of the prompts in flight: kept from the first call on. O(1); the first
+        time, O(what is in flight)."""
+        active = self._active
+        if active is None:
+            active = self._active = ActiveBlocks()
+            for request_id, booking in self._in_flight.items():
+                active.begin(request_id, booking.replica.name, booking.keys)
+        return active
+
     def withdraw(self, request_id: str, now: float) -> None:
-        """Take back what is booked of a request, but for what is expected of it. O(1)."""
+        """Take back what is booked of a request, but for what is expected of it. O(1),
+        O(path) where active blocks are kept."""
         earlier = self._in_flight.pop(request_id, None)
         if earlier is not None:
             earlier.replica.tokens_in_flight -= earlier.receipt.prompt_tokens
             earlier.replica.load.drop(request_id, now)
+            if self._active is not None:
+                self._active.end(request_id)
 
     def add(
         self,
@@ -77,7 +93,9 @@ class Bookings:
         replica.placements += 1
         self.placements += 1
         self._receipts.add(receipt, candidates)
-        self._in_flight[request_id] = _Booking(replica, receipt)
+        self._in_flight[request_id] = _Booking(replica, receipt, request.keys)
+        if self._active is not None:
+            self._active.begin(request_id, replica.name, request.keys)
 
     def first_tokens(self, outcomes: Sequence[FirstToken], now: float) -> None:
         """The first tokens of one engine output message."""
@@ -132,6 +150,8 @@ class Bookings:
         """What a request leaves behind in the cache it was on."""
         replica, receipt = booking.replica, booking.receipt
         replica.tokens_in_flight -= receipt.prompt_tokens
+        if self._active is not None:
+            self._active.end(request_id)
         leaf = replica.expectations.leaf(request_id)
         if leaf is not None:
             self._tree.touch(leaf, replica.column)
@@ -147,3 +167,5 @@ class Bookings:
         for request_id, booking in list(self._in_flight.items()):
             if booking.replica is replica:
                 del self._in_flight[request_id]
+        if self._active is not None:
+            self._active.forget(replica.name)

@@ -131,6 +131,12 @@ class ReplicaLoad:
         """Requests placed here that have produced a token and go on."""
         return len(self._running)
 
+    @property
+    def queued_tokens(self) -> int:
+        """Prompt tokens that those waiting have to be computed, as predicted: the one
+        in service counts whole until its first token. O(1)."""
+        return self._new
+
     def placed(
         self,
         request_id: str,

@@ -65,12 +65,6 @@ class Replica:
         needed = -(-new_tokens // self._block_size)
         return needed if free <= 0 else needed - free if needed > free else 0
 
-    def cache_usage(self) -> float:
-        """Share of the cache that requests in flight hold, 0 to 1. O(1)."""
-        if not self.capacity_blocks:
-            return 0.0
-        return min(1.0, self.tokens_in_flight / (self.capacity_blocks * self._block_size))
-
     def audit(self, predicted: int, actual: int) -> None:
         """Hold a predicted hit against the engine's own count, in tokens."""
         self.predicted_cached_tokens += predicted

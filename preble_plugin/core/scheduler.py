@@ -18,8 +18,10 @@ from collections.abc import Iterable, Sequence
 
 from preble_plugin.core.block_keys import KEY_BYTES, BlockHasher
 from preble_plugin.core.bookings import Bookings
+from preble_plugin.core.candidate import ReplicaCandidate
 from preble_plugin.core.events import CacheEvent, Clear
 from preble_plugin.core.expectations import Awaited
+from preble_plugin.core.policies.protocol import Policy
 from preble_plugin.core.policies.registry import load_policy
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.receipts import Receipt, ReceiptRing
@@ -29,7 +31,7 @@ from preble_plugin.core.request import FirstToken, Outcome, Placement, ReplicaId
 from preble_plugin.core.snapshot import ResidencyCapture, capture, restore
 from preble_plugin.core.status import SchedulerStatus, Trust
 from preble_plugin.core.time_model import TimeModel
-from preble_plugin.core.view import Fleet, PlacementView, ReplicaCandidate
+from preble_plugin.core.view import Fleet, PlacementView
 
 
 class NoReplicaError(LookupError):
@@ -39,15 +41,16 @@ class NoReplicaError(LookupError):
 class Scheduler:
     """Places requests on replicas by Preble's E2 or another policy.
 
-    `block_size` is the engine's, in tokens. Raises `ValueError` for an unknown
-    policy, naming those there are.
+    `block_size` is the engine's, in tokens. `policy` is a name (`policies.registry`),
+    or a policy made already, which must serve no other scheduler. Raises `ValueError`
+    for an unknown name, with those there are.
     """
 
     def __init__(
         self,
         block_size: int,
         *,
-        policy: str = "e2",
+        policy: str | Policy = "e2",
         seed: bytes | None = None,
         window_seconds: float = 180.0,
         receipts: int = 10_000,
@@ -55,17 +58,17 @@ class Scheduler:
     ) -> None:
         self.hasher = BlockHasher(block_size, seed)
         self.block_size = block_size
-        self._policy = load_policy(policy)
+        self._policy = load_policy(policy) if isinstance(policy, str) else policy
         self._window_seconds = window_seconds
         self._max_tree_blocks = max_tree_blocks
         self._tree = PrefixTree()
         self._common_model = TimeModel()
         self._awaited = Awaited()
         self._replicas: dict[ReplicaId, Replica] = {}
-        self._fleet = Fleet()
         self._columns = 0
         self._receipts = ReceiptRing(receipts)
         self._bookings = Bookings(self._tree, self._receipts, window_seconds)
+        self._fleet = Fleet((), self._bookings.active_blocks)
         self._skipped_events = 0
 
     # -- replicas ----------------------------------------------------------------
@@ -291,4 +294,4 @@ class Scheduler:
 
     def _look_again(self) -> None:
         """The replicas, or how far they can be trusted, are not what they were."""
-        self._fleet = Fleet(tuple(self._replicas.values()))
+        self._fleet = Fleet(tuple(self._replicas.values()), self._bookings.active_blocks)

@@ -2,125 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias, overload
 
+from preble_plugin.core.active_blocks import ActiveBlocks
 from preble_plugin.core.block_keys import KEY_BYTES
+from preble_plugin.core.candidate import ReplicaCandidate
 from preble_plugin.core.hits import usable
 from preble_plugin.core.match import Match
 from preble_plugin.core.receipts import CandidateReceipt
 from preble_plugin.core.replica import Replica
-from preble_plugin.core.request import ReplicaId, Request
-from preble_plugin.core.status import Trust
+from preble_plugin.core.request import Request
 from preble_plugin.core.time_model import TimeModel
-
-
-class ReplicaCandidate:
-    """One replica for one request (`policies.protocol.Candidate`)."""
-
-    __slots__ = (
-        "_eviction",
-        "_load",
-        "_now",
-        "_prefill",
-        "_prompt_tokens",
-        "hit_tokens",
-        "miss_tokens",
-        "source",
-    )
-
-    def __init__(
-        self, source: Replica, prompt_tokens: int, hit_tokens: int, worth: float, now: float
-    ) -> None:
-        self.source = source
-        self.hit_tokens = hit_tokens
-        self.miss_tokens = prompt_tokens - int(worth)
-        self._prompt_tokens = prompt_tokens
-        self._now = now
-        self._load: float | None = None
-        self._eviction: float | None = None
-        self._prefill: float | None = None
-
-    @property
-    def replica(self) -> ReplicaId:
-        """Its name."""
-        return self.source.name
-
-    @property
-    def index(self) -> int:
-        """Its slot."""
-        return self.source.index
-
-    @property
-    def load_seconds(self) -> float:
-        """L."""
-        seconds = self._load
-        if seconds is None:
-            seconds = self._load = self.source.load.load_seconds(self._now)
-        return seconds
-
-    @property
-    def window_load_seconds(self) -> float:
-        """L over the window."""
-        return self.source.load.window_load_seconds(self._now)
-
-    @property
-    def eviction_seconds(self) -> float:
-        """M."""
-        seconds = self._eviction
-        if seconds is None:
-            source = self.source
-            blocks = source.evicted_blocks(self.miss_tokens)
-            seconds = 0.0
-            if blocks:
-                seconds = source.eviction.uses_lost_seconds(blocks, self._now)
-                if seconds:
-                    # What was used in the window was so by a request assigned in it.
-                    seconds /= max(1, source.load.requests_in_window(self._now))
-            self._eviction = seconds
-        return seconds
-
-    @property
-    def prefill_seconds(self) -> float:
-        """P."""
-        seconds = self._prefill
-        if seconds is None:
-            model = self.source.model
-            seconds = model.prefill_seconds(self.miss_tokens, self._prompt_tokens)
-            self._prefill = seconds
-        return seconds
-
-    @property
-    def evicted_blocks(self) -> int:
-        """Blocks to be evicted to make room."""
-        return self.source.evicted_blocks(self.miss_tokens)
-
-    @property
-    def waiting(self) -> int:
-        """Requests without a token yet."""
-        return self.source.load.waiting
-
-    @property
-    def running(self) -> int:
-        """Requests that decode."""
-        return self.source.load.running
-
-    @property
-    def decode_share(self) -> float:
-        """Share of decode in the window's work."""
-        return self.source.load.decode_share(self._now)
-
-    @property
-    def cache_usage(self) -> float:
-        """Share of the cache in use."""
-        return self.source.cache_usage()
-
-    def receipt(self, trust: Trust) -> CandidateReceipt:
-        """The costs that were asked for."""
-        return CandidateReceipt(
-            self.source.name, self.hit_tokens, self._load, self._eviction, self._prefill, trust
-        )
-
 
 Hits: TypeAlias = tuple[int, int, float]
 """Mask of columns of replicas, the tokens of a prompt that each of them need not
@@ -133,10 +26,23 @@ class Fleet:
     depend on a request. Made anew when they, or how far their events can be believed,
     change."""
 
-    __slots__ = ("columns", "drop_blocks", "loads", "models", "position_of", "replicas", "trusts")
+    __slots__ = (
+        "active_blocks",
+        "columns",
+        "drop_blocks",
+        "loads",
+        "models",
+        "position_of",
+        "replicas",
+        "trusts",
+    )
 
-    def __init__(self, replicas: tuple[Replica, ...] = ()) -> None:
+    def __init__(
+        self, replicas: tuple[Replica, ...], active_blocks: Callable[[], ActiveBlocks]
+    ) -> None:
         self.replicas = replicas
+        self.active_blocks = active_blocks
+        """Asked for, it begins to be kept; a policy that does not ask pays nothing."""
         self.trusts = tuple(one.trust for one in replicas)
         self.position_of = {one.column: position for position, one in enumerate(replicas)}
         self.columns = sum(1 << one.column for one in replicas)
@@ -192,7 +98,9 @@ class Candidates(Sequence[ReplicaCandidate]):
                 if hit[0] >> column & 1:
                     _, tokens, worth = hit
                     break
-            made = ReplicaCandidate(source, self._prompt_tokens, tokens, worth, self._now)
+            made = ReplicaCandidate(
+                source, self._prompt_tokens, tokens, worth, self._now, self._fleet.active_blocks
+            )
             self._made[position] = made
         return made
 
@@ -212,6 +120,7 @@ class PlacementView:
         "_hits",
         "_loads",
         "_next_hit_worth",
+        "block_size",
         "candidates",
         "holders",
         "longest_hit_tokens",
@@ -236,6 +145,7 @@ class PlacementView:
                 if worth > others and columns & ~holding:
                     others = worth
         self.request = request
+        self.block_size = block_size
         self.now = now
         self.candidates = Candidates(fleet, request.prompt_tokens, hits, now)
         self.longest_hit_tokens = longest
@@ -254,6 +164,14 @@ class PlacementView:
             now = self.now
             loads = self._loads = [load.load_seconds(now) for load in self._fleet.loads]
         return loads
+
+    @property
+    def new_active_blocks(self) -> list[int]:
+        """Blocks of this prompt that no request in flight on each has."""
+        keys, fleet = self.request.keys, self._fleet
+        shared = fleet.active_blocks().shared(keys)
+        blocks = len(keys) // KEY_BYTES
+        return [blocks - shared.get(one.name, 0) for one in fleet.replicas]
 
     @property
     def least_prefill_seconds(self) -> float:

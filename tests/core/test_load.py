@@ -57,6 +57,17 @@ def test_a_queue_is_the_sum_of_its_requests():
     assert (busy.waiting, busy.running) == (5, 0)
 
 
+def test_queued_tokens_are_those_to_compute_until_the_first_token_or_the_end():
+    busy = load()
+    for number in range(3):
+        busy.placed(str(number), 100 * number, 1000, 16, now=10.0)
+    assert busy.queued_tokens == 300
+    first(busy, "1", now=10.1, cached=0)
+    assert busy.queued_tokens == 200
+    busy.drop("2", now=10.2)
+    assert busy.queued_tokens == 0
+
+
 def test_the_request_in_service_counts_less_as_it_is_served():
     busy = load()
     busy.placed("a", 5000, 5000, 16, now=10.0)

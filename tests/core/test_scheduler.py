@@ -14,6 +14,7 @@ from preble_plugin.core import (
     Store,
     Trust,
 )
+from preble_plugin.core.policies.protocol import Choice, View
 from preble_plugin.core.tree_check import check_tree
 
 
@@ -113,6 +114,19 @@ def test_without_a_replica_there_is_no_placement():
 def test_an_unknown_policy_names_those_there_are():
     with pytest.raises(ValueError, match=r"e2.*round-robin"):
         Scheduler(16, policy="e3")
+
+
+def test_a_policy_that_was_made_already_decides_as_one_that_is_named():
+    class Last:
+        name = "last"
+
+        def choose(self, view: View) -> Choice:
+            return Choice(len(view.candidates) - 1, "last word")
+
+    made = scheduler(3, policy=Last())
+    placed = place(made, "a", prompt(1, 4))
+    assert (placed.replica, placed.branch) == (2, "last word")
+    assert made.explain("a")[0].policy == made.status(0.0).policy == "last"
 
 
 @pytest.mark.parametrize("tokens", [[], [5], prompt(1, 0, extra=15)])

@@ -10,7 +10,9 @@
    there; else the least cost over all.
 
 Its letter has consequences: an empty window beside one request is already out
-of balance, and work that is long done still weighs.
+of balance, and work that is long done still weighs. What is left out: a second replica
+for a prefix whose requests' mean queueing time has doubled over H, as a policy is not
+told of queueing times; and the order within a replica, which is no placement.
 """
 
 from __future__ import annotations

@@ -1,10 +1,15 @@
-"""Least loaded, by the formula of the engines' own data-parallel dispatch.
+"""Least loaded, by the formula of vLLM's own data-parallel dispatch.
 
-The score is the requests in flight (waiting and running, which are counted
-exactly here), plus for each waiting one up to three more as the cache fills
-from half to full: a queue before a full cache drains slowly. The scan starts
-one slot further each time, and the first least score wins, so that equal
-replicas are taken in turn.
+vLLM 0.32, `v1/engine/core_client.py`, `DPLBAsyncMPClient.get_core_engine_for_request`.
+The score is the requests in flight (waiting and running), plus for each waiting one up
+to three more as the cache fills from half to full: a queue before a full cache drains
+slowly. The scan starts one slot further each time, and the first least score wins, so
+that equal replicas are taken in turn.
+
+vLLM goes by what each engine last told and by what this front end sent; here all is
+counted exactly. A request waits here until its first token, there until it is
+scheduled; and the cache is filled here by the prompts in flight, there by what runs
+and by its output.
 """
 
 from __future__ import annotations

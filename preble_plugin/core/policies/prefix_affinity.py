@@ -1,13 +1,18 @@
 """Prefix affinity: the longest hit wins until queues drift apart.
 
-The rule of prefix-aware gateways, with the thresholds in common use there:
+The rule of the SGLang model gateway's `cache_aware` policy
+(`sgl-model-gateway/src/policies/cache_aware.rs`), with the defaults of its launcher
+(`sglang_router/router_args.py`: 64, 1.5 and 0.3; the bare Rust struct has others):
 
 1. *Imbalanced* (the longest queue exceeds the shortest by more than 64 requests
    and by more than half): the shortest queue.
 2. *Affinity* (more than 0.3 of the prompt is cached somewhere): the longest hit.
 3. Otherwise the shortest queue.
 
-A queue is the requests in flight. Ties: fewest requests, then `protocol.least`.
+A queue is the requests in flight. Ties: fewest requests, then `protocol.least`. The
+gateway guesses hits, by the text it has sent each worker, and of several workers with
+the longest takes the one that its tree names; hits are exact here, and of several the
+shortest queue wins.
 """
 
 from __future__ import annotations

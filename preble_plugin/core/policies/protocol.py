@@ -38,6 +38,11 @@ class Candidate(Protocol):
         """L: work placed there and not done (live), PREBLE section 3.2."""
 
     @property
+    def queue_seconds(self) -> float:
+        """Prefill of the requests that wait there, less what the first of them was
+        served: when a new one would be begun, if nothing decoded."""
+
+    @property
     def window_load_seconds(self) -> float:
         """L as the paper has it: the work of all requests placed there in the
         window H, done or not."""
@@ -68,8 +73,22 @@ class Candidate(Protocol):
         """Share of decode in its work of the window, 0 to 1 (IMBALR)."""
 
     @property
+    def queued_tokens(self) -> int:
+        """Prompt tokens that the requests that wait there have to be computed."""
+
+    @property
+    def tokens_in_flight(self) -> int:
+        """Prompt tokens of the requests in flight there, cached ones included."""
+
+    @property
+    def active_blocks(self) -> int:
+        """Full blocks of the prompts in flight there; one that several share counts
+        once. Counted for policies that ask for it."""
+
+    @property
     def cache_usage(self) -> float:
-        """Share of its cache that requests in flight hold, 0 to 1."""
+        """Share of its cache that `active_blocks` fill, 0 to 1; 0 where its capacity is
+        not known. Counted for policies that ask for it."""
 
 
 class Choice(NamedTuple):
@@ -102,6 +121,15 @@ class View(Protocol):
     @property
     def load_seconds(self) -> Sequence[float]:
         """`load_seconds` of all candidates, without a look at each."""
+
+    @property
+    def block_size(self) -> int:
+        """Tokens in a block."""
+
+    @property
+    def new_active_blocks(self) -> Sequence[int]:
+        """By candidate, the full blocks of this prompt that no request in flight there
+        has: by so many `active_blocks` would grow. O(path + replicas)."""
 
     @property
     def least_prefill_seconds(self) -> float:
@@ -141,10 +169,12 @@ def least(candidates: Sequence[Candidate], costs: Sequence[float], view: View) -
         return tied[0]
     fewest = min(candidates[position].evicted_blocks for position in tied)
     tied = [position for position in tied if candidates[position].evicted_blocks == fewest]
-    return max(tied, key=lambda position: _rendezvous(view.prefix_hash, candidates[position].index))
+    return max(tied, key=lambda position: rendezvous(view.prefix_hash, candidates[position].index))
 
 
-def _rendezvous(prefix_hash: int, index: int) -> int:
+def rendezvous(prefix_hash: int, index: int) -> int:
+    """How strongly a prefix is drawn to a slot: the largest of all is its home, which
+    stays the same while that slot is there. O(1)."""
     mixed = (prefix_hash ^ (index + 1) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
     mixed = (mixed ^ (mixed >> 31)) * 0xD6E8FEB86659FD93 & 0xFFFFFFFFFFFFFFFF
     return mixed ^ (mixed >> 32)

@@ -12,21 +12,31 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Final
 
+from preble_plugin.core.policies.dualmap import DualMap
+from preble_plugin.core.policies.dynamo import Dynamo
 from preble_plugin.core.policies.e2 import E2
 from preble_plugin.core.policies.e2_paper import E2Paper
 from preble_plugin.core.policies.least_loaded import LeastLoaded
+from preble_plugin.core.policies.lmetric import LMetric
+from preble_plugin.core.policies.min_ttft import MinTTFT
 from preble_plugin.core.policies.prefix_affinity import PrefixAffinity
 from preble_plugin.core.policies.protocol import Policy
 from preble_plugin.core.policies.round_robin import RoundRobin
+from preble_plugin.core.policies.total_tokens import TotalTokens
 
 ENTRY_POINT_GROUP: Final = "preble.policies"
 
 BUILT_IN: Final[dict[str, Callable[[], Policy]]] = {
+    "dualmap": DualMap,
+    "dynamo": Dynamo,
     "e2": E2,
     "e2-paper": E2Paper,
     "least-loaded": LeastLoaded,
+    "lmetric": LMetric,
+    "min-ttft": MinTTFT,
     "prefix-affinity": PrefixAffinity,
     "round-robin": RoundRobin,
+    "total-tokens": TotalTokens,
 }
 
 

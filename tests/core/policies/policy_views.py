@@ -10,6 +10,7 @@ from preble_plugin.core.policies.protocol import Policy
 from preble_plugin.core.request import ReplicaId, Request
 
 SECONDS_PER_TOKEN = 1e-4
+BLOCK = 16
 
 
 @dataclass
@@ -26,6 +27,11 @@ class Candidate:
     running: int = 0
     decode_share: float = 0.0
     cache_usage: float = 0.0
+    queue_seconds: float = 0.0
+    queued_tokens: int = 0
+    tokens_in_flight: int = 0
+    active_blocks: int = 0
+    new_active_blocks: int = 0
     prompt_tokens: int = 0
     seconds_per_token: float = SECONDS_PER_TOKEN
     asked: Counter[str] = field(default_factory=Counter)
@@ -59,6 +65,7 @@ class View:
     request: Request
     candidates: Sequence[Candidate]
     prefix_hash: int
+    block_size: int = BLOCK
     now: float = 0.0
 
     @property
@@ -75,6 +82,10 @@ class View:
         return [candidate.load for candidate in self.candidates]
 
     @property
+    def new_active_blocks(self) -> Sequence[int]:
+        return [candidate.new_active_blocks for candidate in self.candidates]
+
+    @property
     def least_prefill_seconds(self) -> float:
         return min(one.miss_tokens * one.seconds_per_token for one in self.candidates)
 
@@ -84,11 +95,13 @@ class View:
         return min((one.miss_tokens * one.seconds_per_token for one in elsewhere), default=0.0)
 
 
-def view(prompt_tokens: int, *candidates: Candidate, prefix_hash: int = 7) -> View:
+def view(
+    prompt_tokens: int, *candidates: Candidate, prefix_hash: int = 7, keys: bytes = b""
+) -> View:
     """A decision on a prompt among these replicas."""
     for candidate in candidates:
         candidate.prompt_tokens = prompt_tokens
-    request = Request(request_id="r", keys=b"", prompt_tokens=prompt_tokens)
+    request = Request(request_id="r", keys=keys, prompt_tokens=prompt_tokens)
     return View(request, candidates, prefix_hash)
 
 

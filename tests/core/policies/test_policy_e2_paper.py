@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from builders import place, prompt, scheduler, serve
 from policy_views import Candidate, chosen, replicas, view
 
 from preble_plugin.core.policies.e2_paper import E2Paper
@@ -77,3 +78,20 @@ def test_a_decode_heavy_replica_takes_nothing_that_exploits_another():
     candidates[2].decode_share = 0.95
 
     assert chosen(E2Paper(), view(2048, *candidates)) == (0, "exploit")
+
+
+@pytest.mark.parametrize(("now", "branch"), [(1.0, "rebalance"), (200.0, "exploit")])
+def test_a_request_that_is_done_weighs_until_the_window_is_over(now, branch):
+    made = scheduler(2, policy="e2-paper", window_seconds=60.0)
+    first = serve(made, "a", prompt(1, 400), 0.0).replica
+
+    again = place(made, "b", prompt(1, 400), now)
+
+    assert (again.branch, again.replica == first) == (branch, branch == "exploit")
+
+
+def test_where_outputs_outweigh_prompts_one_replica_draws_all_that_is_explored():
+    made = scheduler(3, policy="e2-paper")
+    placed = [place(made, str(one), prompt(one, 0, extra=12), one / 1000) for one in range(20)]
+    assert {one.branch for one in placed[1:]} == {"decode-heavy"}
+    assert len({one.replica for one in placed}) == 1

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from builders import place, prompt, scheduler
 from policy_views import Candidate, chosen, replicas, view
 
+from preble_plugin.core import Finished, FirstToken
 from preble_plugin.core.policies.least_loaded import LeastLoaded
 
 
@@ -49,3 +51,27 @@ def test_a_burst_counted_as_it_is_placed_spreads_evenly():
         candidates[chosen(policy, view(10, *candidates))[0]].waiting += 1
 
     assert Counter(one.waiting for one in candidates) == {100: 4}
+
+
+def test_a_queue_before_a_cache_that_is_full_loses_to_more_requests_that_run():
+    made = scheduler(2, policy="least-loaded", capacity=100)
+    for name in "ab":  # unlike prompts: 80 of 100 blocks, so each waiting one is 2.8
+        place(made, name, prompt(ord(name), 40), fixed_replica=0)
+    for name in "cde":
+        place(made, name, prompt(1, 10), fixed_replica=1)
+    made.observe(1, [FirstToken(name, 0) for name in "cde"], 0.5)
+    assert place(made, "asked", prompt(2, 10), 0.5).replica == 1
+    made.observe(0, [FirstToken(name, 0) for name in "ab"], 0.6)
+    assert place(made, "next", prompt(3, 10), 0.6).replica == 0
+
+
+def test_prompts_that_share_their_blocks_fill_a_cache_once():
+    made = scheduler(2, policy="least-loaded", capacity=100)
+    for name in "ab":
+        place(made, name, prompt(1, 40), fixed_replica=0)
+    for name in "cde":
+        place(made, name, prompt(1, 10), fixed_replica=1)
+    made.observe(1, [FirstToken(name, 0) for name in "cde"], 0.5)
+    assert place(made, "asked", prompt(2, 10), 0.5).replica == 0
+    made.observe(1, [Finished(name, 3) for name in "cde"], 0.6)
+    assert place(made, "next", prompt(3, 10), 0.6).replica == 1

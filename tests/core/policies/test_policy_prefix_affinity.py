@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from builders import place, prompt, scheduler
 from policy_views import chosen, replicas, view
 
-from preble_plugin.core.policies.prefix_affinity import PrefixAffinity
+from preble_plugin.core import Finished
+from preble_plugin.core.policies.prefix_affinity import IMBALANCE_REQUESTS, PrefixAffinity
 
 
 def test_the_longest_hit_wins_over_a_shorter_queue():
@@ -52,3 +54,16 @@ def test_a_prompt_without_a_block_goes_to_the_shortest_queue():
     candidates[1].running = 0
 
     assert chosen(PrefixAffinity(), view(0, *candidates, prefix_hash=0)) == (1, "least-loaded")
+
+
+def test_a_burst_on_one_prefix_stays_until_the_queues_are_apart_and_comes_back():
+    made = scheduler(2, policy="prefix-affinity")
+    document = prompt(1, 30)
+    burst = [place(made, str(one), document).replica for one in range(IMBALANCE_REQUESTS + 1)]
+    home = burst[0]
+    assert set(burst) == {home}
+    assert place(made, "over", document).branch == "imbalanced"
+    made.observe(home, [Finished(str(one), 3) for one in range(60)], 0.5)
+    made.observe(1 - home, [Finished("over", 0, aborted=True)], 0.5)
+    again = place(made, "again", document, 0.6)
+    assert (again.replica, again.branch) == (home, "affinity")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 from policy_views import chosen, replicas, view
@@ -84,7 +85,7 @@ def test_an_unknown_name_is_an_error_with_the_near_misses(wrong, meant):
 
 
 def test_a_name_like_no_other_is_an_error_with_those_there_are():
-    with pytest.raises(ValueError, match=r"unknown policy '' \(there are: e2, e2-paper, least-loa"):
+    with pytest.raises(ValueError, match=r"unknown policy '' \(there are: dualmap, dynamo, e2, e2"):
         load_policy("")
 
 
@@ -100,3 +101,11 @@ def test_an_entry_point_that_is_no_policy_is_an_error_that_names_it(installed):
 
     with pytest.raises(ValueError, match=r"'empty' is no policy: .*third_party_policy:Policy"):
         load_policy("empty")
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_documentation_has_a_section_for_every_built_in_policy(name):
+    page = (Path(__file__).parents[3] / "docs" / "policies.md").read_text()
+
+    assert f"\n## `{name}`\n" in page
+    assert f"\n| `{name}` |" in page

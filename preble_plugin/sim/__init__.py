@@ -1,0 +1,1 @@
+"""Discrete-event replicas that run core's policies on workloads and traces."""
