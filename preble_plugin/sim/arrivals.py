@@ -26,13 +26,18 @@ AzureTrace: TypeAlias = Literal["code", "conversation"]
 AZURE_TRACES: Final[tuple[AzureTrace, ...]] = ("code", "conversation")
 
 
+def check_rate(rate: float) -> None:
+    """Raises ValueError for a rate that is not above 0 and finite."""
+    if not 0 < rate < float("inf"):
+        raise ValueError(f"the rate must be above 0 requests/s and finite, got {rate}")
+
+
 def poisson(requests: int, rate: float, seed: int, kind: str = "") -> Times:
     """`requests` times at `rate` requests/s. `kind` keeps workloads of one seed apart.
 
-    Raises ValueError for a rate that is not above 0.
+    Raises ValueError for a rate that cannot be.
     """
-    if not 0 < rate < float("inf"):
-        raise ValueError(f"the rate must be above 0 requests/s and finite, got {rate}")
+    check_rate(rate)
     stream = np.random.Generator(np.random.PCG64(stream_number(seed, "arrivals", kind)))
     return np.sort(stream.random(requests)) * (requests / rate)
 
@@ -54,10 +59,9 @@ def at_rate(times: Times, rate: float, requests: int | None = None) -> Times:
     `requests` is how many come in all where each time stands for several (sessions);
     by default one each. Raises ValueError where that cannot be.
     """
-    if not 0 < rate < float("inf"):
-        raise ValueError(f"the rate must be above 0 requests/s and finite, got {rate}")
+    check_rate(rate)
     if len(times) < 2:
-        return times - times.min(initial=0.0) if not len(times) else np.zeros(1)
+        return np.zeros(len(times))
     span = float(times.max() - times.min())
     if span <= 0:
         raise ValueError(
@@ -66,4 +70,5 @@ def at_rate(times: Times, rate: float, requests: int | None = None) -> Times:
         )
     # n times make n - 1 gaps; each stands for `each` requests.
     each = (requests if requests is not None else len(times)) / len(times)
-    return (times - times.min()) * ((len(times) - 1) * each / (rate * span))
+    scaled: Times = (times - times.min()) * ((len(times) - 1) * each / (rate * span))
+    return scaled
