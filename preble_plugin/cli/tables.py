@@ -29,7 +29,7 @@ def receipt_table(receipt: Receipt) -> str:
     legend = ["L work placed there and not done, M what it would evict, P prefill of what misses"]
     if any("-" in row for row in rows):
         legend.append("- not priced: the rule had no need of it")
-    return "\n".join([*facts, "", _table(head, rows), "", *legend, ""])
+    return "\n".join([*facts, "", table_text(head, rows), "", *legend, ""])
 
 
 def status_table(path: Path, status: ServiceStatus) -> str:
@@ -57,7 +57,7 @@ def status_table(path: Path, status: ServiceStatus) -> str:
         *("placed", "predicted", "actual", "exact", "lag ms", "gaps"),
     )
     rows = [_replica_row(one) for one in scheduler.replicas]
-    return "\n".join([*facts, "", _table(columns, rows), ""])
+    return "\n".join([*facts, "", table_text(columns, rows), ""])
 
 
 def _outcome(receipt: Receipt) -> str:
@@ -106,7 +106,7 @@ def _ms(seconds: float) -> str:
     return f"{1000 * seconds:.1f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as they need, numbers to the right."""
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -120,4 +120,4 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _numeric(cell: str) -> bool:
-    return cell == "-" or cell.rstrip("%").replace(".", "", 1).isdigit()
+    return cell == "-" or cell.rstrip("%x").replace(".", "", 1).isdigit()

@@ -1,8 +1,8 @@
 """The scheduler: one request in, one replica out; events and outcomes back in.
 
 1. `place` walks the prefix tree, prices the replicas as the policy asks, and
-   books the request on the one chosen: its load, its expected blocks, its
-   receipt.
+   answers. The request is booked on the one chosen (its load, its expected blocks,
+   its receipt) after the answer: by `settle`, or before anything else is done.
 2. `apply` feeds a replica's cache events to its residency.
 3. `observe` tells what became of requests: first tokens correct the load, teach
    the time model and audit the prediction; finished ones end expectations.
@@ -70,6 +70,8 @@ class Scheduler:
         self._bookings = Bookings(self._tree, self._receipts, window_seconds)
         self._fleet = Fleet((), self._bookings.active_blocks)
         self._skipped_events = 0
+        self._due: tuple[PlacementView, ReplicaCandidate, str] | None = None
+        """A decision that is not booked yet."""
 
     # -- replicas ----------------------------------------------------------------
 
@@ -87,6 +89,7 @@ class Scheduler:
         max_running: int | None = None,
     ) -> None:
         """Add a replica, or state anew what is known of one. O(1)."""
+        self.settle()
         known = self._replicas.get(replica)
         if known is None:
             taken = {one.index for one in self._replicas.values()}
@@ -111,6 +114,7 @@ class Scheduler:
 
     def remove_replica(self, replica: ReplicaId) -> None:
         """Forget a replica and the requests on it. Unknown ones are ignored."""
+        self.settle()
         gone = self._replicas.pop(replica, None)
         if gone is None:
             return
@@ -122,6 +126,7 @@ class Scheduler:
 
     def set_trust(self, replica: ReplicaId, trust: Trust) -> None:
         """State how far a replica's events can be believed."""
+        self.settle()
         known = self._replicas.get(replica)
         if known is not None:
             known.trust = trust
@@ -132,7 +137,8 @@ class Scheduler:
     # -- requests ----------------------------------------------------------------
 
     def place(self, request: Request, now: float) -> Placement:
-        """Decide where a request runs, and book it there.
+        """Decide where a request runs; it is booked there by `settle`, or by whatever
+        is called next.
 
         Raises `NoReplicaError`. O(prompt blocks hashed by the caller + nodes on
         the path + replicas), independent of history.
@@ -148,8 +154,16 @@ class Scheduler:
         else:
             position, branch = self._policy.choose(view)
         chosen = view.candidates[position]
-        self._book(view, chosen, branch)
+        self._due = view, chosen, branch
         return Placement(request.request_id, chosen.source.name, chosen.hit_tokens, branch)
+
+    def settle(self) -> None:
+        """Book what was placed last: half of the work of a placement, which the answer
+        need not wait for. Idempotent."""
+        due = self._due
+        if due is not None:
+            self._due = None
+            self._book(*due)
 
     def dispatched(
         self, request: Request, replica: ReplicaId, now: float, started: bool = False
@@ -169,6 +183,7 @@ class Scheduler:
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """What one message of the engine said of requests on `replica`. Those that
         are not in flight are ignored. O(outcomes + paths of those finished)."""
+        self.settle()
         first: list[FirstToken] = []
         for outcome in outcomes:
             if isinstance(outcome, FirstToken):
@@ -186,6 +201,7 @@ class Scheduler:
         tokens and ends, and releases requests whose ends were lost, whose ids it
         returns. Those of unknown replicas, and such as are not newer than the last, are
         ignored. O(1), for an idle report O(requests in flight)."""
+        self.settle()
         known = self._replicas.get(replica)
         if known is None or not known.reported(report, now):
             return []
@@ -196,6 +212,7 @@ class Scheduler:
     def apply(self, replica: ReplicaId, events: Iterable[CacheEvent], now: float) -> int:
         """Apply a replica's cache events in order; returns how many were skipped.
         O(blocks). Never raises for what an event says."""
+        self.settle()
         known = self._replicas.get(replica)
         if known is None:
             skipped = sum(1 for _ in events)
@@ -212,6 +229,7 @@ class Scheduler:
     def clear_residency(self, replica: ReplicaId) -> None:
         """Forget what is believed of a replica's cache: its publisher restarted,
         or what was lost cannot be had again."""
+        self.settle()
         known = self._replicas.get(replica)
         if known is not None:
             known.residency.clear()
@@ -220,6 +238,7 @@ class Scheduler:
     def snapshot(self, replica: ReplicaId, max_blocks: int) -> ResidencyCapture | None:
         """A replica's residency as of now, to be encoded at leisure; None for an
         unknown replica, or one that holds more than `max_blocks` blocks."""
+        self.settle()
         known = self._replicas.get(replica)
         if known is None or known.residency.names > max_blocks:
             return None
@@ -228,6 +247,7 @@ class Scheduler:
     def restore(self, replica: ReplicaId, snapshot: bytes) -> None:
         """Replace a replica's residency by an encoded snapshot of it. Raises
         `ValueError` on one that cannot be read."""
+        self.settle()
         known = self._replicas.get(replica)
         if known is not None:
             restore(known.residency, snapshot)
@@ -236,10 +256,12 @@ class Scheduler:
 
     def explain(self, request_id: str) -> list[Receipt]:
         """The receipts of a request, by the engine's id or the client's."""
+        self.settle()
         return self._receipts.find(request_id)
 
     def status(self, now: float) -> SchedulerStatus:
         """The whole as numbers. O(requests in flight + replicas)."""
+        self.settle()
         return SchedulerStatus(
             policy=self._policy.name,
             block_size=self.block_size,
@@ -258,6 +280,7 @@ class Scheduler:
         """The decision as it stands once what ends by itself has ended, and all that
         an earlier request of this id left: ending expectations frees and merges
         nodes, so it comes before the tree is walked."""
+        self.settle()
         awaited = self._awaited
         if awaited.due and awaited.due[0][0] <= now:
             awaited.expire(now)

@@ -66,14 +66,17 @@ class FrontDesk:
         try:
             return self._take(name, message, now)
         except Exception as error:
-            self.errors += 1
-            kind = f"{type(message).__name__}: {type(error).__name__}"
-            if kind not in self._told:
-                self._told.add(kind)
-                _log.exception("scheduling failed on %s; counted from here on", kind)
+            self._failed(type(message).__name__, error)
             if isinstance(message, messages.Place):
                 return (messages.NotPlaced(message.serial, "error"),)
             return _NOTHING
+
+    def settle(self) -> None:
+        """Do what is left to do once the answers are sent. Never raises."""
+        try:
+            self.host.settle()
+        except Exception as error:
+            self._failed("settle", error)
 
     def drop(self, name: bytes) -> None:
         """Forget a front end and what it has in flight."""
@@ -130,6 +133,14 @@ class FrontDesk:
             case messages.Goodbye():
                 self.drop(name)
         return _NOTHING
+
+    def _failed(self, what: str, error: Exception) -> None:
+        """Called where `error` is handled."""
+        self.errors += 1
+        kind = f"{what}: {type(error).__name__}"
+        if kind not in self._told:
+            self._told.add(kind)
+            _log.exception("scheduling failed on %s; counted from here on", kind)
 
     def _to_stranger(self, message: FromFrontEnd) -> tuple[FromScheduler, ...]:
         if isinstance(message, messages.Goodbye):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -53,14 +54,20 @@ class LocalFrontend:
 
     async def place(self, request: Request) -> Placement | Unplaced:
         """Place a request, at once."""
-        return self.place_now(request)
+        answer = self.place_now(request)
+        asyncio.get_running_loop().call_soon(self.settle)
+        return answer
 
     def place_now(self, request: Request) -> Placement | Unplaced:
-        """Place a request."""
+        """Place a request; `settle` once it is on its way."""
         if self.host.hasher is None:
             return Unplaced("not_ready")
         answer = self._safely("place", lambda: self.host.place(request))
         return answer if answer is not None else Unplaced("error")
+
+    def settle(self) -> None:
+        """Do what the last placement left for after its answer; idempotent."""
+        self._safely("settle", self.host.settle)
 
     def dispatched(self, request: Request, replica: ReplicaId) -> None:
         """Account for a request that the engine's own dispatch sent to `replica`."""

@@ -117,6 +117,11 @@ class SchedulerHost:
         except NoReplicaError:
             return Unplaced("no_replica")
 
+    def settle(self) -> None:
+        """Do what the last placement left for after its answer."""
+        if self.scheduler is not None:
+            self.scheduler.settle()
+
     def dispatched(self, request: Request, replica: ReplicaId, started: bool = False) -> None:
         """Account for a request that went to `replica` by another's decision;
         `started` if it has produced its first token already."""

@@ -115,6 +115,7 @@ class SchedulerServer:
         name, payload = frames
         for answer in self.desk.hear(name, payload, time.monotonic()):
             self._send(name, answer)
+        self.desk.settle()
 
     def _send(self, name: bytes, message: FromScheduler) -> None:
         assert self._socket is not None

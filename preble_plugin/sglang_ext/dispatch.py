@@ -156,6 +156,7 @@ class Dispatch:
                     placed = self._place(asked) is not None
                 if not placed:
                     self._frontend.dispatched(asked, rank)
+            self._frontend.settle()
             told = True
             if facts.tokens is not None:
                 told = self._tenants.placed(rank, facts.tokens, _tenant(facts))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 from builders import BLOCK, hashes, place, prompt, request, scheduler, serve, store
 
@@ -10,6 +12,7 @@ from preble_plugin.core import (
     FirstToken,
     NoReplicaError,
     Remove,
+    Request,
     Scheduler,
     Store,
     Trust,
@@ -350,3 +353,54 @@ def test_room_is_made_where_it_costs_least():
     assert kept.eviction_seconds is not None
     assert kept.eviction_seconds > 0
     assert let_go.eviction_seconds == 0
+
+
+def test_what_is_booked_after_the_answer_is_booked_before_anything_else():
+    """Two that are told the same, one of them to settle at once: they answer alike."""
+    rng = random.Random(7)
+    prompt_now, late = scheduler(3, capacity=60), scheduler(3, capacity=60)
+    running: list[tuple[int, str]] = []
+    for number in range(400):
+        now = 0.05 * number
+        tokens = prompt(rng.randrange(6), rng.randrange(1, 30)) + prompt(100 + number, 3)
+        asked = Request(f"r{number}", prompt_now.hasher.prompt_keys(tokens), len(tokens))
+        answer = prompt_now.place(asked, now)
+        prompt_now.settle()
+        assert late.place(asked, now) == answer
+        running.append((answer.replica, asked.request_id))
+        for _ in range(rng.randrange(3)):
+            if not running:
+                break
+            replica, name = running.pop(rng.randrange(len(running)))
+            said = rng.choice(
+                [
+                    [FirstToken(name, 0), Finished(name, 5)],
+                    [Finished(name, 0, aborted=True)],
+                ]
+            )
+            for one in (prompt_now, late):
+                one.observe(replica, said, now)
+        if rng.random() < 0.5:
+            stored = [store(tokens)]
+            for one in (prompt_now, late):
+                one.apply(answer.replica, stored, now)
+    assert prompt_now.status(30.0) == late.status(30.0)
+    assert len(running) == late.status(30.0).in_flight > 3
+
+
+def test_a_placement_is_seen_whatever_is_asked_next():
+    for look in (
+        lambda made: made.status(0.0).in_flight,
+        lambda made: len(made.explain("r")),
+        lambda made: made.settle() or made.settle() or made.status(0.0).placements,
+    ):
+        made = scheduler(2)
+        made.place(Request("r", b"", 10), 0.0)
+        assert look(made) == 1
+
+
+def test_a_replica_that_goes_takes_what_was_just_placed_with_it():
+    made = scheduler(2)
+    replica = made.place(Request("r", b"", 10), 0.0).replica
+    made.remove_replica(replica)
+    assert made.status(0.0).in_flight == 0
