@@ -67,6 +67,7 @@ def select(quick: bool) -> Iterator[Row]:
             "tokens": tokens,
             "p50_us": ours["p50_us"],
             "p99_us": ours["p99_us"],
+            "booked_p50_us": ours["booked_p50_us"],
             "dynamo_select_p50_us": theirs["p50_us"],
             "dynamo_select_p99_us": theirs["p99_us"],
         }

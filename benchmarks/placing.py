@@ -1,6 +1,7 @@
 """What a placement costs, and the same prompts by Dynamo, turn by turn on one tree.
 
-1. The prompt's hash is part of a placement, as a front end pays for it.
+1. The prompt's hash is part of a placement, as a front end pays for it. What is booked
+   after the answer is timed apart.
 2. After each comes what follows it in life, untimed and told to both: what the replica
    stores and evicts, the first token, and the end of an earlier one: four requests are
    in flight on each replica, and the caches are full.
@@ -44,6 +45,8 @@ class Fleet:
         self.placed = 0
         self.worked: list[float] = []
         """Processor seconds of each placement: what others took is not in it."""
+        self.booked: list[float] = []
+        """Seconds of what is left to do after each answer."""
         self._evictable: list[deque[list[int]]] = [deque() for _ in range(tree.replicas)]
         self._running: deque[tuple[int, str]] = deque()
         self._told: list[tuple[int, bytes]] = []
@@ -70,7 +73,7 @@ class Fleet:
         self._told.clear()
 
     def place(self, prompt: Prompt, tokens: Any = None) -> float:
-        """One placement and what follows it; seconds of the placement."""
+        """One placement and what follows it; seconds until the answer."""
         tokens = prompt.tokens if tokens is None else tokens
         self.placed += 1
         name = f"request {self.placed}"
@@ -81,6 +84,9 @@ class Fleet:
         placement = scheduler.place(Request(name, keys, len(tokens)), self.now)
         took = time.perf_counter() - began
         self.worked.append(time.thread_time() - worked)
+        began = time.perf_counter()
+        scheduler.settle()
+        self.booked.append(time.perf_counter() - began)
         self._follow_up(name, prompt, int(placement.replica), placement.cached_tokens)
         return took
 
@@ -142,6 +148,7 @@ def cell(
     gc.collect()
     ours = summary(placed)
     ours["cpu_p99_us"] = summary(fleet.worked[-len(placed) :])["p99_us"]
+    ours["booked_p50_us"] = summary(fleet.booked[-len(placed) :])["p50_us"]
     theirs = summary(found) if found else {}
     return {
         "what": "place",

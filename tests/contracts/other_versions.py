@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -29,6 +30,7 @@ from typing import Final
 from preble_plugin.bench.sglang_server import CPU_ENVIRONMENT
 from tests.engines import ROOT, STANDINS
 
+_installing: Final = threading.Lock()
 INSTALLED: Final = "installed"
 """In place of a version: the one that this Python has."""
 
@@ -119,26 +121,28 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _installed(there: Path, wanted: Sequence[str], named: str | None = None) -> Path:
-    """The directory `there` with the packages `wanted`, made if it is not there.
+    """The directory `there` with the packages `wanted`, made if it is not there, by one
+    thread at a time.
 
     `named`, a name and version, is a distribution that `wanted` is to pass for.
     """
-    if there.is_dir():
-        return there
-    there.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=there.parent) as temporary:
-        made = Path(temporary) / there.name
-        arguments = ["install", "--quiet", "--no-deps", "--target", str(made), *wanted]
-        subprocess.run([sys.executable, "-m", "pip", *arguments], check=True)
-        if named is not None:
-            name, _, version = named.partition("-")
-            described = made / f"{named}.dist-info"
-            described.mkdir()
-            (described / "METADATA").write_text(
-                f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-            )
-        shutil.rmtree(made / "bin", ignore_errors=True)
-        made.rename(there)  # whole or not at all
+    with _installing:
+        if there.is_dir():
+            return there
+        there.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=there.parent) as temporary:
+            made = Path(temporary) / there.name
+            arguments = ["install", "--quiet", "--no-deps", "--target", str(made), *wanted]
+            subprocess.run([sys.executable, "-m", "pip", *arguments], check=True)
+            if named is not None:
+                name, _, version = named.partition("-")
+                described = made / f"{named}.dist-info"
+                described.mkdir()
+                (described / "METADATA").write_text(
+                    f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+                )
+            shutil.rmtree(made / "bin", ignore_errors=True)
+            made.rename(there)  # whole or not at all
     return there
 
 

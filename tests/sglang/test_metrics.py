@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from preble_plugin.bench.server import Metrics
 from preble_plugin.bench.sglang_server import SglangServer
 from tests.engines import serving
 from tests.engines.client import cached_tokens, mixed_requests
-from tests.engines.preble import Scheduler, until
+from tests.engines.preble import Scheduler
+from tests.engines.same import gauges_show_the_scheduler, grown
 from tests.sglang.preble_servers import TWO, SglangClient
 
 pytestmark = [pytest.mark.sglang, serving(TWO)]
@@ -27,10 +27,6 @@ NAMES = {
     "preble:stream_trust",
 }
 """As in vLLM, but for `preble:fallbacks_total`: it shows once there was one."""
-
-
-def grown(before: Metrics, after: Metrics, name: str, **labels: str) -> float:
-    return after.total(name, **labels) - before.total(name, **labels)
 
 
 def test_the_counters_add_up_to_what_receipts_say(server: SglangServer) -> None:
@@ -60,17 +56,8 @@ def test_the_counters_add_up_to_what_receipts_say(server: SglangServer) -> None:
 
 
 def test_the_gauges_show_the_scheduler(server: SglangServer) -> None:
-    status = Scheduler().settled()
-    expected = {str(one.replica): float(one.resident_blocks) for one in status.replicas}
-    until(
-        lambda: server.metrics().by("replica", "preble:resident_blocks"),
-        lambda found: found == expected,
-    )
-    metrics = server.metrics()
-    assert metrics.by("replica", "preble:stream_trust", state="exact") == {"0": 1.0, "1": 1.0}
-    assert metrics.by("replica", "preble:event_gaps") == {"0": 0.0, "1": 0.0}
+    metrics = gauges_show_the_scheduler(server)
     assert metrics.by("replica", "preble:queued_prefill_seconds") == {"0": 0.0, "1": 0.0}
-    assert all(0 <= lag < 5 for lag in metrics.by("replica", "preble:event_lag_seconds").values())
 
 
 def test_placements_are_counted_by_replica_and_branch(server: SglangServer) -> None:

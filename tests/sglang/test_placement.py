@@ -11,6 +11,7 @@ from preble_plugin.bench.sglang_server import SglangServer
 from tests.engines import serving
 from tests.engines.client import in_parallel, tokens
 from tests.engines.preble import Audit, Scheduler, until
+from tests.engines.same import conversation
 from tests.sglang.preble_servers import (
     PAGES_OF_1,
     PAGES_OF_64,
@@ -153,19 +154,7 @@ def test_a_text_meets_its_own_tokens(client: SglangClient, scheduler: Scheduler)
 
 @serving(TWO)
 def test_a_conversation_stays_where_it_began(client: SglangClient, scheduler: Scheduler) -> None:
-    messages = [{"role": "user", "content": "Stan re " * 60}]
-    ids = []
-    for _ in range(4):
-        answer = client.post(
-            "/v1/chat/completions",
-            {"messages": messages, "max_tokens": 20, "ignore_eos": True, "temperature": 0},
-        ).json()
-        ids.append(answer["id"])
-        messages += [answer["choices"][0]["message"], {"role": "user", "content": "Stan re?"}]
-        scheduler.settled()
-    found = [scheduler.receipt(one) for one in ids]
-    assert len({one.replica for one in found}) == 1
-    assert all((one.actual_cached_tokens or 0) > 0 for one in found[1:])
+    found = conversation(client, scheduler)
     assert all(one.predicted_cached_tokens == one.actual_cached_tokens for one in found)
 
 

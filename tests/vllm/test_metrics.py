@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from preble_plugin.bench.vllm_server import Metrics, VllmServer
+from preble_plugin.bench.vllm_server import VllmServer
 from tests.engines import serving
 from tests.engines.client import Client, cached_tokens
-from tests.engines.preble import Scheduler, until
+from tests.engines.preble import Scheduler
+from tests.engines.same import gauges_show_the_scheduler, grown
 from tests.vllm.preble_servers import ONE, TWO, vllm_requests
 
 pytestmark = pytest.mark.vllm
-
-
-def grown(before: Metrics, after: Metrics, name: str, **labels: str) -> float:
-    return after.total(name, **labels) - before.total(name, **labels)
 
 
 @serving(TWO, ONE)
@@ -37,17 +34,8 @@ def test_the_counters_add_up_over_the_front_ends(server: VllmServer) -> None:
 
 @serving(TWO, ONE)
 def test_the_gauges_show_the_scheduler(server: VllmServer) -> None:
-    status = Scheduler().settled()
-    expected = {str(one.replica): float(one.resident_blocks) for one in status.replicas}
-    until(
-        lambda: server.metrics().by("replica", "preble:resident_blocks"),
-        lambda found: found == expected,
-    )
-    metrics = server.metrics()
-    assert metrics.by("replica", "preble:stream_trust", state="exact") == {"0": 1.0, "1": 1.0}
-    assert metrics.by("replica", "preble:event_gaps") == {"0": 0.0, "1": 0.0}
+    metrics = gauges_show_the_scheduler(server)
     assert set(metrics.by("replica", "preble:queued_prefill_seconds")) == {"0", "1"}
-    assert all(0 <= lag < 5 for lag in metrics.by("replica", "preble:event_lag_seconds").values())
 
 
 @serving(TWO, ONE)

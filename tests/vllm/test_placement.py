@@ -12,6 +12,7 @@ from preble_plugin.bench.vllm_server import VllmServer
 from tests.engines import serving
 from tests.engines.client import Client, cached_tokens, in_parallel, tokens
 from tests.engines.preble import Audit, Scheduler, until
+from tests.engines.same import conversation
 from tests.vllm.preble_servers import BLOCK, ONE, TWO, vllm_requests
 
 pytestmark = pytest.mark.vllm
@@ -243,16 +244,4 @@ def test_beam_search_and_structured_output_work(client: Client, scheduler: Sched
 
 @BOTH
 def test_a_conversation_stays_where_it_began(client: Client, scheduler: Scheduler) -> None:
-    messages = [{"role": "user", "content": "Stan re " * 60}]
-    ids = []
-    for _ in range(4):
-        answer = client.post(
-            "/v1/chat/completions",
-            {"messages": messages, "max_tokens": 20, "ignore_eos": True, "temperature": 0},
-        ).json()
-        ids.append(answer["id"])
-        messages += [answer["choices"][0]["message"], {"role": "user", "content": "Stan re?"}]
-        scheduler.settled()
-    found = [scheduler.receipt(one) for one in ids]
-    assert len({one.replica for one in found}) == 1
-    assert all((one.actual_cached_tokens or 0) > 0 for one in found[1:])
+    conversation(client, scheduler)
