@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from preble_plugin.core.receipts import CandidateReceipt, Receipt
-from preble_plugin.core.status import ReplicaStatus
+from preble_plugin.core.status import RecordingStatus, ReplicaStatus, ShadowStatus
 from preble_plugin.service.admin import ServiceStatus
 
 
@@ -24,9 +24,17 @@ def receipt_table(receipt: Receipt) -> str:
         f"{'not known yet' if actual is None else f'{actual} actual'}",
         f"outcome   {_outcome(receipt)}",
     ]
-    rows = [_candidate_row(one, one.replica == receipt.replica) for one in receipt.candidates]
-    head = ("", "replica", "hit", "L ms", "M ms", "P ms", "L+M+P ms", "trust")
-    legend = ["L work placed there and not done, M what it would evict, P prefill of what misses"]
+    if (would_be := receipt.would_be) is not None:
+        facts.append(
+            f"would be  replica {would_be.replica} by {would_be.branch}, "
+            f"{would_be.predicted_cached_tokens} cached predicted (shadow mode: not acted on)"
+        )
+    rows = [_candidate_row(one, _mark(one, receipt)) for one in receipt.candidates]
+    head = ("", "replica", "hit", "L ms", "M ms", "P ms", "L+M+P ms", "in flight", "trust")
+    legend = [
+        "L prefill that waits there, M what it would evict, P prefill of what misses",
+        "in flight: requests there; e2 weighs L and P by (1 + in flight) over (1 + the mean)",
+    ]
     if any("-" in row for row in rows):
         legend.append("- not priced: the rule had no need of it")
     return "\n".join([*facts, "", table_text(head, rows), "", *legend, ""])
@@ -52,6 +60,10 @@ def status_table(path: Path, status: ServiceStatus) -> str:
     }
     if any(troubles.values()):
         facts.append(", ".join(f"{count} {name}" for name, count in troubles.items() if count))
+    if (shadow := scheduler.shadow) is not None:
+        facts += _shadow_lines(shadow)
+    if (recording := scheduler.recording) is not None:
+        facts.append(_recording_line(recording))
     columns = (
         *("replica", "trust", "blocks", "of", "running", "prefill ms", "decode ms"),
         *("placed", "predicted", "actual", "exact", "lag ms", "gaps"),
@@ -69,16 +81,43 @@ def _outcome(receipt: Receipt) -> str:
     return ", ".join(words)
 
 
-def _candidate_row(candidate: CandidateReceipt, chosen: bool) -> list[str]:
+def _shadow_lines(shadow: ShadowStatus) -> list[str]:
+    more = shadow.would_be_cached_tokens - shadow.cached_tokens
+    return [
+        "shadow mode: the engine's own dispatch sends the requests; preble would have sent "
+        f"{shadow.elsewhere} of {shadow.requests} elsewhere",
+        f"cached, as predicted, of {shadow.prompt_tokens} prompt tokens: "
+        f"{shadow.would_be_cached_tokens} where preble would have sent them, "
+        f"{shadow.cached_tokens} where they went; {more} avoidable",
+    ]
+
+
+def _recording_line(recording: RecordingStatus) -> str:
+    full = ", full: nothing more is recorded" if recording.full else ""
+    return (
+        f"recording {recording.path}: {recording.written} requests, {recording.dropped} dropped, "
+        f"{recording.failed} failed{full}"
+    )
+
+
+def _mark(candidate: CandidateReceipt, receipt: Receipt) -> str:
+    if candidate.replica == receipt.replica:
+        return "->"
+    would_be = receipt.would_be
+    return "would" if would_be is not None and candidate.replica == would_be.replica else ""
+
+
+def _candidate_row(candidate: CandidateReceipt, mark: str) -> list[str]:
     costs = (candidate.load_seconds, candidate.eviction_seconds, candidate.prefill_seconds)
     known = [cost for cost in costs if cost is not None]
     total = _ms(sum(known)) if len(known) == len(costs) else "-"
     return [
-        "->" if chosen else "",
+        mark,
         str(candidate.replica),
         str(candidate.hit_tokens),
         *("-" if cost is None else _ms(cost) for cost in costs),
         total,
+        "-" if candidate.in_flight is None else str(candidate.in_flight),
         candidate.trust.value,
     ]
 

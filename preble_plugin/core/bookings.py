@@ -23,7 +23,7 @@ from preble_plugin.core.receipts import CandidateReceipt, Receipt, ReceiptRing
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.request import Finished, FirstToken, Request
 from preble_plugin.core.status import Trust
-from preble_plugin.core.usage import first_use
+from preble_plugin.core.usage import Placements, first_use
 
 
 class _Booking(NamedTuple):
@@ -42,6 +42,8 @@ class Bookings:
         self._in_flight: dict[str, _Booking] = {}
         self._active: ActiveBlocks | None = None
         self.placements = 0
+        self.lately = Placements(window_seconds)
+        """Those of the window."""
 
     def __len__(self) -> int:
         return len(self._in_flight)
@@ -81,8 +83,10 @@ class Bookings:
         receipt's. O(path)."""
         request_id = request.request_id
         replica = chosen.source
+        first = first_use(now, self._window_seconds)
+        self.lately.count(first)
         if path:
-            replica.expectations.begin(request_id, path, first_use(now, self._window_seconds))
+            replica.expectations.begin(request_id, path, first)
         prompt_tokens = request.prompt_tokens
         output_tokens = replica.output_lengths.expected(request.max_output_tokens)
         if started:

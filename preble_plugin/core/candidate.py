@@ -64,11 +64,6 @@ class ReplicaCandidate:
         return seconds
 
     @property
-    def queue_seconds(self) -> float:
-        """Prefill of those waiting that is left."""
-        return self.source.load.prefill_seconds_left(self._now)
-
-    @property
     def window_load_seconds(self) -> float:
         """L over the window."""
         return self.source.load.window_load_seconds(self._now)
@@ -140,8 +135,18 @@ class ReplicaCandidate:
         capacity = self.source.capacity_blocks
         return min(1.0, self.active_blocks / capacity) if capacity else 0.0
 
-    def receipt(self, trust: Trust) -> CandidateReceipt:
+    def price(self) -> None:
+        """Ask for all costs, for the receipt."""
+        _ = self.load_seconds, self.prefill_seconds, self.eviction_seconds
+
+    def receipt(self, trust: Trust, in_flight: int | None) -> CandidateReceipt:
         """The costs that were asked for."""
         return CandidateReceipt(
-            self.source.name, self.hit_tokens, self._load, self._eviction, self._prefill, trust
+            self.source.name,
+            self.hit_tokens,
+            self._load,
+            self._eviction,
+            self._prefill,
+            trust,
+            in_flight,
         )

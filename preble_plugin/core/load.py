@@ -7,9 +7,8 @@
    at the head of the queue, what it was served already is taken off. A running
    request is expected to produce its whole output still (`output_lengths` says
    why), so no count per token is needed.
-3. Decode is priced at a full batch, and delays a newcomer by as much of it as
-   the batch is full: a decode step in a small batch leaves room for prefill, one
-   in a full batch leaves none, and beyond it requests wait for a place.
+3. What a newcomer waits for is the prefill before it. Decode goes on beside it, and
+   is told apart: requests in flight, and seconds of decode at a full batch.
 4. First tokens and finishes, or the replica's own reports, calibrate the time
    model (`calibration`), and the window H counts what was assigned (`work_window`).
 """
@@ -71,7 +70,6 @@ class ReplicaLoad:
         "_calibration",
         "_context",
         "_decode_seconds",
-        "_delay_seconds",
         "_full_batch",
         "_head",
         "_head_seconds",
@@ -85,6 +83,7 @@ class ReplicaLoad:
         "_running",
         "_running_context",
         "_waiting",
+        "in_flight",
         "model",
         "window",
     )
@@ -106,8 +105,8 @@ class ReplicaLoad:
         self._prefill_seconds = self._head_seconds = self._decode_seconds = 0.0
         self._head: _Request | None = None
         self._head_since = float("-inf")
-        self._delay_seconds = 0.0
-        """Decode left, by as much as the batch is full."""
+        self.in_flight = 0
+        """Requests placed here that have not left."""
         self.max_running = max_running
 
     @property
@@ -261,19 +260,12 @@ class ReplicaLoad:
         in_flight = (*self._waiting.values(), *self._running.values())
         return max((one.placed_at for one in in_flight), default=float("-inf"))
 
-    def prefill_seconds_left(self, now: float) -> float:
-        """Prefill of those waiting, less what the first of them was served."""
-        served = now - self._head_since
-        if served <= 0.0:
-            return self._prefill_seconds
-        return max(self._prefill_seconds - min(served, self._head_seconds), 0.0)
-
     def decode_seconds_left(self) -> float:
         """Decode expected of all in flight, as GPU seconds in a full batch."""
         return self._decode_seconds
 
     def load_seconds(self, now: float) -> float:
-        """L, live: prefill left, and decode left by as much as the batch is full.
+        """L, live: prefill of those waiting, less what the first of them was served.
         About 0.15 us."""
         left, served = self._prefill_seconds, now - self._head_since
         if served > 0.0:
@@ -281,7 +273,7 @@ class ReplicaLoad:
             left -= served if served < head else head
             if left < 0.0:
                 left = 0.0
-        return left + self._delay_seconds
+        return left
 
     def window_load_seconds(self, now: float) -> float:
         """L as in PREBLE 3.2: the work of all requests assigned within H."""
@@ -319,10 +311,7 @@ class ReplicaLoad:
         else:
             self._head = None
             self._prefill_seconds = self._head_seconds = 0.0
-        full = self._full_batch
-        self._decode_seconds = self._delay_seconds = seconds = model.batch_seconds(
-            self._output, self._output_times_context, full
+        self._decode_seconds = model.batch_seconds(
+            self._output, self._output_times_context, self._full_batch
         )
-        in_flight = len(waiting) + len(self._running)
-        if in_flight < full:
-            self._delay_seconds = seconds * in_flight / full
+        self.in_flight = len(waiting) + len(self._running)

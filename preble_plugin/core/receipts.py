@@ -26,6 +26,16 @@ class CandidateReceipt(msgspec.Struct, omit_defaults=True, gc=False):
     eviction_seconds: float | None
     prefill_seconds: float | None
     trust: Trust
+    in_flight: int | None = None
+    """Requests it had, waiting and running."""
+
+
+class WouldBe(msgspec.Struct, frozen=True, gc=False):
+    """What the policy chose in shadow mode, where the engine's own dispatch acted."""
+
+    replica: ReplicaId
+    branch: str
+    predicted_cached_tokens: int
 
 
 class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
@@ -46,6 +56,8 @@ class Receipt(msgspec.Struct, omit_defaults=True, gc=False):
     finish: str | None = None
     """`finished`, `aborted`, `lost` (the replica has it no more, and never said so),
     or None while in flight."""
+    would_be: WouldBe | None = None
+    """In shadow mode; `candidates` are priced for it."""
 
 
 _Kept: TypeAlias = tuple[Receipt, Callable[[], list[CandidateReceipt]] | None]

@@ -91,7 +91,7 @@ class Replica:
             expected_blocks=self._tree.expected_blocks[self.column],
             capacity_blocks=self.capacity_blocks,
             running=self.load.waiting + self.load.running,
-            queued_prefill_seconds=self.load.prefill_seconds_left(now),
+            queued_prefill_seconds=self.load.load_seconds(now),
             queued_decode_seconds=self.load.decode_seconds_left(),
             placements=self.placements,
             predicted_cached_tokens=self.predicted_cached_tokens,

@@ -3,8 +3,10 @@
 1. `place` walks the prefix tree, prices the replicas as the policy asks, and
    answers. The request is booked on the one chosen (its load, its expected blocks,
    its receipt) after the answer: by `settle`, or before anything else is done.
-2. `apply` feeds a replica's cache events to its residency.
-3. `observe` tells what became of requests: first tokens correct the load, teach
+2. `dispatched` books a request where another's decision sent it; in shadow mode the
+   policy decides on it too, and the receipt keeps what it would have chosen.
+3. `apply` feeds a replica's cache events to its residency.
+4. `observe` tells what became of requests: first tokens correct the load, teach
    the time model and audit the prediction; finished ones end expectations.
    `report` takes in what a replica says of itself, where its engine does.
 
@@ -24,10 +26,11 @@ from preble_plugin.core.expectations import Awaited
 from preble_plugin.core.policies.protocol import Policy
 from preble_plugin.core.policies.registry import load_policy
 from preble_plugin.core.prefix_tree import PrefixTree
-from preble_plugin.core.receipts import Receipt, ReceiptRing
+from preble_plugin.core.receipts import Receipt, ReceiptRing, WouldBe
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.report import LoadReport
 from preble_plugin.core.request import FirstToken, Outcome, Placement, ReplicaId, Request
+from preble_plugin.core.shadow import ShadowCount
 from preble_plugin.core.snapshot import ResidencyCapture, capture, restore
 from preble_plugin.core.status import SchedulerStatus, Trust
 from preble_plugin.core.time_model import TimeModel
@@ -68,7 +71,8 @@ class Scheduler:
         self._columns = 0
         self._receipts = ReceiptRing(receipts)
         self._bookings = Bookings(self._tree, self._receipts, window_seconds)
-        self._fleet = Fleet((), self._bookings.active_blocks)
+        self._fleet = Fleet((), self._bookings.active_blocks, self._bookings.lately)
+        self._shadow = ShadowCount()
         self._skipped_events = 0
         self._due: tuple[PlacementView, ReplicaCandidate, str] | None = None
         """A decision that is not booked yet."""
@@ -149,11 +153,7 @@ class Scheduler:
         if fixed is not None and fixed not in self._replicas:
             raise NoReplicaError(f"replica {fixed!r} is not among {list(self._replicas)}")
         view = self._view(request, now)
-        if fixed is not None:
-            position, branch = self.replicas.index(fixed), "fixed"
-        else:
-            position, branch = self._policy.choose(view)
-        chosen = view.candidates[position]
+        chosen, branch = self._decide(view)
         self._due = view, chosen, branch
         return Placement(request.request_id, chosen.source.name, chosen.hit_tokens, branch)
 
@@ -166,19 +166,31 @@ class Scheduler:
             self._book(*due)
 
     def dispatched(
-        self, request: Request, replica: ReplicaId, now: float, started: bool = False
+        self,
+        request: Request,
+        replica: ReplicaId,
+        now: float,
+        started: bool = False,
+        shadow: bool = False,
     ) -> None:
         """Account for a request that the engine's own dispatch sent to `replica`.
 
         One already booked elsewhere moves there; unknown replicas are ignored.
         `started` says that it has had its first token: told again after a
-        restart, it counts as load and teaches the time model nothing.
+        restart, it counts as load and teaches the time model nothing. With `shadow`
+        the policy decides as if it were asked: the receipt keeps what it would have
+        chosen. What the policy raises then comes out of here, with the request booked.
         """
         if replica not in self._replicas:
             return
         view = self._view(request, now)
         chosen = view.candidates[self.replicas.index(replica)]
-        self._book(view, chosen, "engine", started)
+        would_be = None
+        try:
+            if shadow:
+                would_be = self._shadow.compare(request, chosen, *self._decide(view))
+        finally:
+            self._book(view, chosen, "engine", started, would_be)
 
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """What one message of the engine said of requests on `replica`. Those that
@@ -272,6 +284,7 @@ class Scheduler:
             in_flight=len(self._bookings),
             placements=self._bookings.placements,
             skipped_events=self._skipped_events,
+            shadow=self._shadow.status(),
         )
 
     # -- bookkeeping ---------------------------------------------------------------
@@ -290,14 +303,24 @@ class Scheduler:
         match = self._tree.match(request.keys, self._columns)
         return PlacementView(request, self._fleet, match, self.block_size, now)
 
+    def _decide(self, view: PlacementView) -> tuple[ReplicaCandidate, str]:
+        """Where a request is to run, and by which rule. Nothing is booked."""
+        fixed = view.request.fixed_replica
+        if fixed is not None and fixed in self._replicas:
+            return view.candidates[self.replicas.index(fixed)], "fixed"
+        position, branch = self._policy.choose(view)
+        return view.candidates[position], branch
+
     def _book(
         self,
         view: PlacementView,
         chosen: ReplicaCandidate,
         branch: str,
         started: bool = False,
+        would_be: WouldBe | None = None,
     ) -> None:
         request, match = view.request, view.match
+        chosen.price()
         if self._tree.blocks + len(request.keys) // KEY_BYTES <= self._max_tree_blocks:
             self._tree.grow(request.keys, match)
         receipt = Receipt(
@@ -310,6 +333,7 @@ class Scheduler:
             request.prompt_tokens,
             chosen.hit_tokens,
             [],
+            would_be=would_be,
         )
         self._bookings.add(
             request, chosen, match.path, receipt, view.candidates.receipts, view.now, started
@@ -317,4 +341,5 @@ class Scheduler:
 
     def _look_again(self) -> None:
         """The replicas, or how far they can be trusted, are not what they were."""
-        self._fleet = Fleet(tuple(self._replicas.values()), self._bookings.active_blocks)
+        bookings = self._bookings
+        self._fleet = Fleet(tuple(self._replicas.values()), bookings.active_blocks, bookings.lately)

@@ -50,6 +50,34 @@ class ReplicaStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     has none."""
 
 
+class ShadowStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was decided in shadow mode, beside what the engine's own dispatch did. The
+    predictions are for the caches as that dispatch has left them."""
+
+    requests: int = 0
+    """Requests decided on and not acted on."""
+    elsewhere: int = 0
+    """Of these, those that the policy would have sent to another replica."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Predicted where they went."""
+    would_be_cached_tokens: int = 0
+    """Predicted where the policy would have sent them."""
+
+
+class RecordingStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The recording of a live server's requests."""
+
+    path: str
+    written: int = 0
+    dropped: int = 0
+    """Requests that came faster than they could be written."""
+    failed: int = 0
+    """Requests that could not be written."""
+    full: bool = False
+    """The file has reached its bound; nothing is recorded any more."""
+
+
 class SchedulerStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """The whole scheduler now."""
 
@@ -63,3 +91,7 @@ class SchedulerStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     placements: int
     skipped_events: int
     """Cache events that could not be applied, by any cause."""
+    shadow: ShadowStatus | None = None
+    """None where nothing is decided in shadow mode."""
+    recording: RecordingStatus | None = None
+    """None where requests are not recorded."""

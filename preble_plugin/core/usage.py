@@ -9,14 +9,42 @@ counts of 20 bits each.
 
 from __future__ import annotations
 
-from typing import Final
-
-from preble_plugin.core.node import Node
+from typing import Final, Protocol
 
 _COUNT_BITS: Final = 20
 _ONE: Final = 1 << _COUNT_BITS
 _EPOCH_BITS: Final = 2 * _COUNT_BITS
 _MOST: Final = _ONE - 1
+_ALL: Final = 0
+
+
+class Used(Protocol):
+    """What keeps its uses: a node of the tree, or `Placements`."""
+
+    uses: dict[int, int] | None
+
+
+class Placements:
+    """Placements on all replicas in the window, kept in the same way."""
+
+    __slots__ = ("_window_seconds", "uses")
+
+    def __init__(self, window_seconds: float) -> None:
+        self.uses: dict[int, int] | None = None
+        self._window_seconds = window_seconds
+
+    def share(self, node: Used, now: float) -> float:
+        """The share of those that used `node`, 0 to 1; 0 of one alone, which says
+        nothing. O(columns that used it)."""
+        window = self._window_seconds
+        used = sum(uses_in_window(node, column, now, window) for column in node.uses or ())
+        if used <= 1.0:
+            return 0.0
+        return min(used / max(uses_in_window(self, _ALL, now, window), used), 1.0)
+
+    def count(self, first: int) -> None:
+        """One more; `first` as in `count_use`. O(1)."""
+        count_use(self, _ALL, first)
 
 
 def first_use(now: float, window_seconds: float) -> int:
@@ -24,7 +52,7 @@ def first_use(now: float, window_seconds: float) -> int:
     return int(now / window_seconds) << _EPOCH_BITS | _ONE
 
 
-def count_use(node: Node, column: int, first: int) -> None:
+def count_use(node: Used, column: int, first: int) -> None:
     """A request placed on `column` shares `node`; `first` is what it counts as if it is
     the first. O(1)."""
     uses = node.uses
@@ -41,7 +69,7 @@ def count_use(node: Node, column: int, first: int) -> None:
         uses[column] = use + _ONE
 
 
-def uses_in_window(node: Node, column: int, now: float, window_seconds: float) -> float:
+def uses_in_window(node: Used, column: int, now: float, window_seconds: float) -> float:
     """Requests on `column` that shared `node` in the window. O(1)."""
     use = node.uses.get(column) if node.uses else None
     if use is None:

@@ -14,6 +14,7 @@ from preble_plugin.core.receipts import CandidateReceipt
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.request import Request
 from preble_plugin.core.time_model import TimeModel
+from preble_plugin.core.usage import Placements
 
 Hits: TypeAlias = tuple[int, int, float]
 """Mask of columns of replicas, the tokens of a prompt that each of them need not
@@ -30,6 +31,7 @@ class Fleet:
         "active_blocks",
         "columns",
         "drop_blocks",
+        "lately",
         "loads",
         "models",
         "position_of",
@@ -38,9 +40,13 @@ class Fleet:
     )
 
     def __init__(
-        self, replicas: tuple[Replica, ...], active_blocks: Callable[[], ActiveBlocks]
+        self,
+        replicas: tuple[Replica, ...],
+        active_blocks: Callable[[], ActiveBlocks],
+        lately: Placements,
     ) -> None:
         self.replicas = replicas
+        self.lately = lately
         self.active_blocks = active_blocks
         """Asked for, it begins to be kept; a policy that does not ask pays nothing."""
         self.trusts = tuple(one.trust for one in replicas)
@@ -69,7 +75,7 @@ class Fleet:
 class Candidates(Sequence[ReplicaCandidate]):
     """The candidates of one decision, each made when it is looked at."""
 
-    __slots__ = ("_fleet", "_hits", "_made", "_now", "_prompt_tokens")
+    __slots__ = ("_fleet", "_hits", "_made", "_now", "_prompt_tokens", "in_flight")
 
     def __init__(self, fleet: Fleet, prompt_tokens: int, hits: Sequence[Hits], now: float) -> None:
         self._fleet = fleet
@@ -77,6 +83,8 @@ class Candidates(Sequence[ReplicaCandidate]):
         self._hits = hits
         self._now = now
         self._made: dict[int, ReplicaCandidate] = {}
+        self.in_flight: list[int] | None = None
+        """Requests on each, once asked for."""
 
     def __len__(self) -> int:
         return len(self._fleet.replicas)
@@ -108,8 +116,10 @@ class Candidates(Sequence[ReplicaCandidate]):
         return map(self.__getitem__, range(len(self._fleet.replicas)))
 
     def receipts(self) -> list[CandidateReceipt]:
-        """All of them, with the costs that were asked for."""
-        return [one.receipt(trust) for one, trust in zip(self, self._fleet.trusts, strict=True)]
+        """All of them, with what was asked for."""
+        in_flight: Sequence[int | None] = self.in_flight or [None] * len(self)
+        told = zip(self, self._fleet.trusts, in_flight, strict=True)
+        return [one.receipt(trust, requests) for one, trust, requests in told]
 
 
 class PlacementView:
@@ -164,6 +174,24 @@ class PlacementView:
             now = self.now
             loads = self._loads = [load.load_seconds(now) for load in self._fleet.loads]
         return loads
+
+    @property
+    def in_flight(self) -> list[int]:
+        """Requests in flight on all candidates."""
+        found = self.candidates.in_flight
+        if found is None:
+            found = self.candidates.in_flight = [load.in_flight for load in self._fleet.loads]
+        return found
+
+    @property
+    def hit_share(self) -> float:
+        """Share of the window's placements that used the longest hit."""
+        blocks = self.longest_hit_tokens // self.block_size
+        if blocks:
+            for node in self.match.path:
+                if node.depth + node.size >= blocks:
+                    return self._fleet.lately.share(node, self.now)
+        return 0.0
 
     @property
     def new_active_blocks(self) -> list[int]:

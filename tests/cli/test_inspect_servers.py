@@ -58,11 +58,11 @@ async def test_explain_shows_the_decision(
     assert "5 output tokens" in out
     table = out.splitlines()[6:]
     assert table[0].split() == [
-        *("replica", "hit", "L", "ms", "M", "ms", "P", "ms", "L+M+P", "ms", "trust")
+        *("replica", "hit", "L", "ms", "M", "ms", "P", "ms", "L+M+P", "ms", "in", "flight", "trust")
     ]
     assert sorted(line.split()[-1] for line in table[1:3]) == ["silent", "silent"]
     assert sum(line.startswith("->") for line in table) == 1
-    assert "L work placed there" in out
+    assert "L prefill that waits there" in out
 
 
 async def test_explain_as_json_is_the_receipt(

@@ -32,11 +32,8 @@ def test_what_waits_is_priced_by_what_misses_and_by_its_expected_output():
     busy.placed("a", 500, 2000, 40, now=10.0)
 
     model = busy.model
-    assert busy.prefill_seconds_left(10.0) == pytest.approx(model.prefill_seconds(500, 2000))
+    assert busy.load_seconds(10.0) == pytest.approx(model.prefill_seconds(500, 2000))
     assert busy.decode_seconds_left() == pytest.approx(model.decode_seconds(40, 2000, FULL_BATCH))
-    assert busy.load_seconds(10.0) == pytest.approx(
-        busy.prefill_seconds_left(10.0) + busy.decode_seconds_left() / FULL_BATCH
-    )
 
 
 def test_decode_is_shared_among_no_more_than_run_at_once():
@@ -51,9 +48,7 @@ def test_a_queue_is_the_sum_of_its_requests():
     for number in range(5):
         busy.placed(str(number), 1000, 1500, 16, now=10.0)
 
-    assert busy.prefill_seconds_left(10.0) == pytest.approx(
-        5 * busy.model.prefill_seconds(1000, 1500)
-    )
+    assert busy.load_seconds(10.0) == pytest.approx(5 * busy.model.prefill_seconds(1000, 1500))
     assert (busy.waiting, busy.running) == (5, 0)
 
 
@@ -71,9 +66,9 @@ def test_queued_tokens_are_those_to_compute_until_the_first_token_or_the_end():
 def test_the_request_in_service_counts_less_as_it_is_served():
     busy = load()
     busy.placed("a", 5000, 5000, 16, now=10.0)
-    whole = busy.prefill_seconds_left(10.0)
+    whole = busy.load_seconds(10.0)
 
-    assert busy.prefill_seconds_left(10.25) == pytest.approx(whole - 0.25)
+    assert busy.load_seconds(10.25) == pytest.approx(whole - 0.25)
 
 
 def test_a_request_that_takes_longer_than_priced_counts_nothing_and_the_next_ones_wholly():
@@ -81,14 +76,14 @@ def test_a_request_that_takes_longer_than_priced_counts_nothing_and_the_next_one
     busy.placed("a", 5000, 5000, 16, now=10.0)
     busy.placed("b", 3000, 3000, 16, now=10.0)
 
-    assert busy.prefill_seconds_left(100.0) == pytest.approx(busy.model.prefill_seconds(3000, 3000))
+    assert busy.load_seconds(100.0) == pytest.approx(busy.model.prefill_seconds(3000, 3000))
 
 
 def test_a_time_before_the_placement_serves_nothing():
     busy = load()
     busy.placed("a", 5000, 5000, 16, now=10.0)
 
-    assert busy.prefill_seconds_left(9.0) == busy.prefill_seconds_left(10.0)
+    assert busy.load_seconds(9.0) == busy.load_seconds(10.0)
 
 
 def test_with_its_first_token_a_request_goes_from_waiting_to_running():
@@ -96,7 +91,7 @@ def test_with_its_first_token_a_request_goes_from_waiting_to_running():
     busy.placed("a", 500, 500, 16, now=10.0)
     first(busy, "a", now=10.1)
 
-    assert (busy.waiting, busy.running, busy.prefill_seconds_left(10.1)) == (0, 1, 0.0)
+    assert (busy.waiting, busy.running, busy.load_seconds(10.1)) == (0, 1, 0.0)
     assert busy.decode_seconds_left() > 0.0
 
 
@@ -106,7 +101,7 @@ def test_the_head_that_is_dropped_leaves_the_next_unserved():
     busy.placed("b", 5000, 5000, 16, now=10.0)
     busy.drop("a", now=10.3)
 
-    assert busy.prefill_seconds_left(10.3) == pytest.approx(busy.model.prefill_seconds(5000, 5000))
+    assert busy.load_seconds(10.3) == pytest.approx(busy.model.prefill_seconds(5000, 5000))
 
 
 def test_a_finished_request_says_what_it_was():
@@ -162,7 +157,7 @@ def test_an_id_placed_twice_is_in_flight_once():
     busy.placed("a", 700, 2000, 16, now=11.0)
 
     assert busy.waiting == 1
-    assert busy.prefill_seconds_left(11.0) == pytest.approx(busy.model.prefill_seconds(700, 2000))
+    assert busy.load_seconds(11.0) == pytest.approx(busy.model.prefill_seconds(700, 2000))
 
 
 def test_a_request_that_outlives_the_window_finishes_as_any_other():
@@ -276,14 +271,14 @@ def test_whatever_happens_load_is_never_negative_and_drains_to_exactly_nothing(d
             case _:
                 busy.drop(some, now)
                 flying.discard(some)
-        assert busy.prefill_seconds_left(now) >= 0.0
+        assert busy.load_seconds(now) >= 0.0
         assert busy.decode_seconds_left() >= 0.0
         assert 0.0 <= busy.decode_share(now) <= 1.0
-        assert busy.waiting + busy.running == len(flying)
+        assert busy.waiting + busy.running == busy.in_flight == len(flying)
     for request_id in flying:
         busy.drop(request_id, now)
 
-    assert (busy.load_seconds(now), busy.prefill_seconds_left(now)) == (0.0, 0.0)
+    assert (busy.load_seconds(now), busy.in_flight) == (0.0, 0)
     assert busy.window_load_seconds(now + 10_000.0) == 0.0
 
 

@@ -21,8 +21,8 @@ def test_2_the_choice_is_a_replica_and_not_a_place_among_the_candidates():
         made.apply(replica, [store(prompt(1, 40))], 0.0)
     chosen = set()
     for number in range(8):
-        chosen.add(place(made, str(number), prompt(1, 40, extra=number), number * 0.01).replica)
-    assert chosen == {2, 3}
+        chosen.add(serve(made, str(number), prompt(1, 40, extra=number), number * 1.0).replica)
+    assert chosen <= {2, 3}
 
 
 def test_3_own_prefill_is_priced_by_what_misses_on_each_replica():

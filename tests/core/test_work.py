@@ -17,7 +17,7 @@ DOCUMENT_BLOCKS = 112
 PLACE_CALLS = 131
 """Calls of any function, of ours or built in, in one placement by the plainest way: one
 holder among busy replicas. By Python alone; the compiled loops make fewer."""
-ANSWER_CALLS = 60
+ANSWER_CALLS = 86
 """Those of them until the answer is there."""
 
 
@@ -71,7 +71,7 @@ def test_a_placement_makes_few_calls():
     assert found.total() <= PLACE_CALLS, found.most_common()
 
 
-def test_half_of_them_come_after_the_answer():
+def test_a_third_of_them_comes_after_the_answer():
     found = placing(busy(), booked=False)
     assert found.total() <= ANSWER_CALLS, found.most_common()
 

@@ -1,31 +1,38 @@
 """E2: exploit what is cached, explore where little is (PREBLE 3, Algorithm 1).
 
+The cost of a replica is `(L + P) C + M`, in seconds: the prefill that waits there and
+the request's own, the eviction, and the crowding `C = (1 + n) / (1 + mean n)` by the
+`n` requests in flight there. Prefill stands in the way of whoever decodes, and each of
+those slows the rest; where replicas are equally crowded it is the paper's sum.
+
 With `longest` the longest hit of any replica:
 
 1. *Exploit* if less of the prompt is missing than cached (strictly) at the
    longest hit: candidates are the replicas that have that hit. *Explore*
    otherwise: all are candidates.
-2. The least cost `L + M + P` takes the request: live load, eviction, prefill of
-   what misses there, each for that replica. Costs that exceed the least by no
-   more than `SLACK` of its P are ties for `protocol.least`: no prediction is
-   better than that, and a few cached tokens of a common preamble, or a replica
-   that measures a little faster, must not draw every new prefix to one place.
-3. *Rebalance*: an exploit target `t` that has work gives way to the cheapest
-   replica `o` outside the candidates if both
-       cost(t) > TH_BAL * cost(o)   and   cost(t) - cost(o) > P(o).
+2. The least cost takes the request. Costs that exceed the least by no more than
+   `SLACK` of its P are ties for `protocol.least`: no prediction is better than that,
+   and a few cached tokens of a common preamble, or a replica that measures a little
+   faster, must not draw every new prefix to one place.
+3. *Replicate*: a prefix that a share of all requests goes through deserves that share
+   of the replicas, and half as many again. While fewer hold it, a target that has
+   work gives way to the cheapest other replica that has less: one recomputation now,
+   before there is a queue. What a share no longer deserves is used less, and leaves
+   the caches by itself.
+4. *Rebalance*: an exploit target `t` that has work gives way to the cheapest replica
+   `o` outside the candidates if both
+       cost(t) > TH_BAL * cost(o)   and   cost(t) - cost(o) > TH_BAL * P(o).
    Cost(o) includes computing the prompt there anew, so the first says that this
-   request itself gains, by the paper's threshold between heavy and light. The
-   second asks that it gain more than the recomputation once more: those seconds
-   are taken from everyone on `o`, and a move for less would copy prefixes from
-   replica to replica at the first queue. An idle target is never left.
+   request itself gains, and by how much: where all queues are long, moving makes
+   them longer. The second asks that it gain more than the recomputation again: those
+   seconds are taken from everyone on `o`, and the copy takes others' room.
 
 The paper rebalances by comparing window loads alone; here it is the request's
 own cost that decides, so that a prefix too dear to compute again stays, and a
 cheap one moves as soon as its replica's queue is longer than the recomputation.
-`e2-paper` keeps the paper's letter.
+`e2-paper` keeps the paper's letter. docs/policies.md has what each rule adds.
 
-Costs are asked for only as far as needed: in the common case, one holder that
-is idle or not much behind the others, that is its own and a bound on the rest.
+Costs are asked for only as far as needed: a lone holder that is idle is not priced.
 """
 
 from __future__ import annotations
@@ -33,18 +40,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from preble_plugin.core.policies.protocol import Candidate, Choice, View, least
+from preble_plugin.core.policies.protocol import Choice, View, least
 
-TH_BAL: Final = 1.5
-"""Th_bal of the paper's code: how far apart heavy and light may be."""
+TH_BAL: Final = 2.0
+"""How far costs must be apart for a move, in times of the lesser and of its P."""
+HEADROOM: Final = 1.5
+"""Replicas of a prefix, over its share of the requests times all replicas."""
 SLACK: Final = 0.1
 """Share of a prefill within which costs are equal."""
 _NO_COST: Final = float("inf")
-
-
-def cost_seconds(candidate: Candidate) -> float:
-    """L + M + P, with L live."""
-    return candidate.load_seconds + candidate.eviction_seconds + candidate.prefill_seconds
 
 
 def exploits(view: View) -> bool:
@@ -59,74 +63,83 @@ class E2:
     name = "e2"
 
     def choose(self, view: View) -> Choice:
-        """Exploit, explore or rebalance."""
+        """Exploit, explore, replicate or rebalance."""
         if not exploits(view):
             everywhere = range(len(view.candidates))
-            return Choice(cheapest(everywhere, view, view.least_prefill_seconds)[0], "explore")
-        holding = view.holders
-        target, cost = cheapest(holding, view)
-        candidates = view.candidates
-        if candidates[target].load_seconds > 0.0 and len(holding) < len(candidates):
-            lighter = self._lighter(holding, cost, view)
-            if lighter is not None:
-                return Choice(lighter, "rebalance")
+            chosen, _ = Costs(view).cheapest(everywhere, view.least_prefill_seconds)
+            return Choice(chosen, "explore")
+        holding, candidates = view.holders, view.candidates
+        if len(holding) == 1 and candidates[holding[0]].load_seconds <= 0.0:
+            return Choice(holding[0], "exploit")
+        costs = Costs(view)
+        target, cost = costs.cheapest(holding)
+        load = candidates[target].load_seconds
+        if load > 0.0 and len(holding) < len(candidates):
+            held = set(holding)
+            elsewhere = [one for one in range(len(candidates)) if one not in held]
+            prefill = view.least_prefill_elsewhere_seconds
+            if view.hit_share * len(candidates) * HEADROOM > len(holding):
+                other, _ = costs.cheapest(elsewhere, prefill)
+                if candidates[other].load_seconds < load:
+                    return Choice(other, "replicate")
+            if cost > TH_BAL * prefill:
+                other, least_cost = costs.cheapest(elsewhere, prefill, cost / TH_BAL)
+                gain = cost - least_cost
+                if other >= 0 and gain > TH_BAL * candidates[other].prefill_seconds:
+                    return Choice(other, "rebalance")
         return Choice(target, "exploit")
 
-    def _lighter(self, holding: Sequence[int], cost: float, view: View) -> int | None:
-        """The replica outside `holding` that `cost` is too far above, if any."""
-        enough = cost / TH_BAL
-        # What can be said of all at once first: mostly it settles it.
-        least_prefill = view.least_prefill_elsewhere_seconds
-        gains = min(enough - least_prefill, cost - 2.0 * least_prefill)
-        if gains <= 0.0:
-            return None
+
+class Costs:
+    """The costs of one decision."""
+
+    __slots__ = ("_crowding", "_view")
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        in_flight = view.in_flight
+        unit = len(in_flight) / (len(in_flight) + sum(in_flight))
+        self._crowding = [(1 + requests) * unit for requests in in_flight]
+
+    def cheapest(
+        self, positions: Sequence[int], least_prefill: float = 0.0, below: float = _NO_COST
+    ) -> tuple[int, float]:
+        """The position of the least cost among `positions`, and that cost; ties within
+        `SLACK` by `least`. -1 if no cost is below `below`. None of them has a P of less
+        than `least_prefill`. O(positions), and looks closer only at those that may be
+        it."""
+        view, crowding = self._view, self._crowding
+        candidates = view.candidates
+        if len(positions) == 1:
+            only = positions[0]
+            one = candidates[only]
+            cost = (one.load_seconds + one.prefill_seconds) * crowding[only]
+            cost += one.eviction_seconds
+            return (only if cost < below else -1), cost
         loads = view.load_seconds
-        if min(loads) >= gains:
-            return None
-        near = [
-            position
-            for position, load in enumerate(loads)
-            if load < enough - least_prefill and position not in holding
-        ]
-        best, least_cost = cheapest(near, view, least_prefill, enough)
-        if best < 0 or cost - least_cost <= view.candidates[best].prefill_seconds:
-            return None
-        return best
-
-
-def cheapest(
-    positions: Sequence[int], view: View, least_prefill: float = 0.0, below: float = _NO_COST
-) -> tuple[int, float]:
-    """The position of the least L + M + P among `positions`, and that cost; ties within
-    `SLACK` by `least`. -1 if no cost is below `below`. None of them has a P of less than
-    `least_prefill`. O(positions), and looks closer only at those that may be it."""
-    candidates = view.candidates
-    if len(positions) == 1:
-        cost = cost_seconds(candidates[positions[0]])
-        return (positions[0] if cost < below else -1), cost
-    loads = view.load_seconds
-    among, costs = [], []
-    lowest = enough = below
-    for position in sorted(positions, key=loads.__getitem__):
-        if loads[position] + least_prefill > enough:
-            break
-        # M costs most to ask for, and is never negative.
-        candidate = candidates[position]
-        prefill = candidate.prefill_seconds
-        cost = candidate.load_seconds + prefill
-        if cost > enough:
-            continue
-        cost += candidate.eviction_seconds
-        if cost < below:
-            among.append(position)
-            costs.append(cost)
-            if cost < lowest:
-                lowest = cost
-                enough = cost + SLACK * prefill
-    if not among:
-        return -1, below
-    tied = sorted(one for one, cost in zip(among, costs, strict=True) if cost <= enough)
-    chosen = tied[0]
-    if len(tied) > 1:
-        chosen = tied[least([candidates[one] for one in tied], [lowest] * len(tied), view)]
-    return chosen, costs[among.index(chosen)]
+        bounds = [((loads[one] + least_prefill) * crowding[one], one) for one in positions]
+        among, costs = [], []
+        lowest = enough = below
+        for bound, position in sorted(bounds):
+            if bound > enough:
+                break
+            # M costs most to ask for, and is never negative.
+            candidate = candidates[position]
+            own = candidate.prefill_seconds
+            cost = (loads[position] + own) * crowding[position]
+            if cost > enough:
+                continue
+            cost += candidate.eviction_seconds
+            if cost < below:
+                among.append(position)
+                costs.append(cost)
+                if cost < lowest:
+                    lowest = cost
+                    enough = cost + SLACK * own
+        if not among:
+            return -1, below
+        tied = sorted(one for one, cost in zip(among, costs, strict=True) if cost <= enough)
+        chosen = tied[0]
+        if len(tied) > 1:
+            chosen = tied[least([candidates[one] for one in tied], [lowest] * len(tied), view)]
+        return chosen, costs[among.index(chosen)]

@@ -20,9 +20,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from preble_plugin.core.policies.e2 import TH_BAL, exploits
+from preble_plugin.core.policies.e2 import exploits
 from preble_plugin.core.policies.protocol import Candidate, Choice, View, least
 
+TH_BAL: Final = 1.5
+"""Th_bal of the paper's code: how far apart heavy and light may be."""
 IMBALR: Final = 0.8
 """Share of decode in the window's work above which a replica is decode-heavy.
 The paper gives no figure."""

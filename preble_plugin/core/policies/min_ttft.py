@@ -16,7 +16,7 @@ from preble_plugin.core.policies.protocol import Candidate, Choice, View, least
 
 def ttft_seconds(candidate: Candidate) -> float:
     """When this request would have its first token there, if nothing decoded. O(1)."""
-    return candidate.queue_seconds + candidate.prefill_seconds
+    return candidate.load_seconds + candidate.prefill_seconds
 
 
 class MinTTFT:

@@ -35,12 +35,8 @@ class Candidate(Protocol):
 
     @property
     def load_seconds(self) -> float:
-        """L: work placed there and not done (live), PREBLE section 3.2."""
-
-    @property
-    def queue_seconds(self) -> float:
-        """Prefill of the requests that wait there, less what the first of them was
-        served: when a new one would be begun, if nothing decoded."""
+        """L, live: prefill of the requests that wait there, less what the first of
+        them was served. When a new one would be begun, if nothing decoded."""
 
     @property
     def window_load_seconds(self) -> float:
@@ -121,6 +117,15 @@ class View(Protocol):
     @property
     def load_seconds(self) -> Sequence[float]:
         """`load_seconds` of all candidates, without a look at each."""
+
+    @property
+    def in_flight(self) -> Sequence[int]:
+        """Requests in flight on each candidate, waiting and running, likewise."""
+
+    @property
+    def hit_share(self) -> float:
+        """Of the requests placed in the window H, the share of those that go through
+        the longest hit's last block, 0 to 1. O(path + replicas that had any)."""
 
     @property
     def block_size(self) -> int:

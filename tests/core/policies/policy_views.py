@@ -27,7 +27,6 @@ class Candidate:
     running: int = 0
     decode_share: float = 0.0
     cache_usage: float = 0.0
-    queue_seconds: float = 0.0
     queued_tokens: int = 0
     tokens_in_flight: int = 0
     active_blocks: int = 0
@@ -67,6 +66,7 @@ class View:
     prefix_hash: int
     block_size: int = BLOCK
     now: float = 0.0
+    hit_share: float = 0.0
 
     @property
     def longest_hit_tokens(self) -> int:
@@ -80,6 +80,10 @@ class View:
     @property
     def load_seconds(self) -> Sequence[float]:
         return [candidate.load for candidate in self.candidates]
+
+    @property
+    def in_flight(self) -> Sequence[int]:
+        return [one.waiting + one.running for one in self.candidates]
 
     @property
     def new_active_blocks(self) -> Sequence[int]:
@@ -96,13 +100,17 @@ class View:
 
 
 def view(
-    prompt_tokens: int, *candidates: Candidate, prefix_hash: int = 7, keys: bytes = b""
+    prompt_tokens: int,
+    *candidates: Candidate,
+    prefix_hash: int = 7,
+    keys: bytes = b"",
+    hit_share: float = 0.0,
 ) -> View:
     """A decision on a prompt among these replicas."""
     for candidate in candidates:
         candidate.prompt_tokens = prompt_tokens
     request = Request(request_id="r", keys=keys, prompt_tokens=prompt_tokens)
-    return View(request, candidates, prefix_hash)
+    return View(request, candidates, prefix_hash, hit_share=hit_share)
 
 
 def replicas(

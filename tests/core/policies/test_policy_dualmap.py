@@ -73,7 +73,7 @@ def test_beyond_half_the_objective_the_sooner_home_wins(queue, expected):
     # This request takes 0.1 s on the warm home.
     first, second = homes(4, 1)
     candidates = replicas(4, holding=[first], hit=1000)
-    candidates[first].queue_seconds = queue
+    candidates[first].load = queue
 
     assert chosen(DualMap(), asking(candidates, 1)) == (
         first if expected == "affinity" else second,
@@ -83,7 +83,7 @@ def test_beyond_half_the_objective_the_sooner_home_wins(queue, expected):
 
 def test_beyond_half_the_objective_the_warm_home_stays_if_it_is_the_sooner():
     first, _ = homes(4, 1)
-    candidates = replicas(4, holding=[first], hit=1000, queue_seconds=3.0)
+    candidates = replicas(4, holding=[first], hit=1000, load=3.0)
 
     assert chosen(DualMap(), asking(candidates, 1)) == (first, "load")
 
@@ -91,7 +91,7 @@ def test_beyond_half_the_objective_the_warm_home_stays_if_it_is_the_sooner():
 def test_where_both_homes_miss_the_objective_the_next_replica_takes_it():
     first, second = homes(4, 1)
     candidates = replicas(4)
-    candidates[first].queue_seconds, candidates[second].queue_seconds = 5.0, 6.0
+    candidates[first].load, candidates[second].load = 5.0, 6.0
     near = next(slot for slot in ((first + 1) % 4, (first + 2) % 4) if slot not in (first, second))
 
     assert chosen(DualMap(), asking(candidates, 1)) == (near, "rebalance")
@@ -99,26 +99,26 @@ def test_where_both_homes_miss_the_objective_the_next_replica_takes_it():
 
 def test_no_replica_takes_over_what_it_would_be_late_with_too():
     first, second = homes(4, 1)
-    candidates = replicas(4, queue_seconds=5.0)
-    candidates[second].queue_seconds = 6.0
+    candidates = replicas(4, load=5.0)
+    candidates[second].load = 6.0
 
     assert chosen(DualMap(), asking(candidates, 1)) == (first, "load")
 
 
 def test_of_two_replicas_both_are_homes_and_nothing_is_rebalanced():
-    candidates = replicas(2, queue_seconds=9.0)
-    candidates[1].queue_seconds = 8.0
+    candidates = replicas(2, load=9.0)
+    candidates[1].load = 8.0
 
     assert chosen(DualMap(), asking(candidates, 1)) == (1, "load")
 
 
 def test_one_replica_takes_everything():
-    assert chosen(DualMap(), asking(replicas(1, queue_seconds=99.0), 1))[0] == 0
+    assert chosen(DualMap(), asking(replicas(1, load=99.0), 1))[0] == 0
 
 
 def test_a_prompt_without_a_block_goes_where_it_begins_soonest():
-    candidates = replicas(3, queue_seconds=2.0)
-    candidates[1].queue_seconds = 1.0
+    candidates = replicas(3, load=2.0)
+    candidates[1].load = 1.0
 
     assert chosen(DualMap(), view(5, *candidates)) == (1, "load")
 

@@ -44,7 +44,7 @@ def test_less_than_a_block_counts_as_the_share_it_is(fewer):
 
 def test_seconds_and_requests_are_not_looked_at():
     candidates = replicas(2, holding=[1], hit=32)
-    candidates[1].queue_seconds = candidates[1].load = 100.0
+    candidates[1].load = 100.0
     candidates[1].running = 1000
 
     assert chosen(Dynamo(), view(2048, *candidates))[0] == 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from policy_views import SECONDS_PER_TOKEN as SECONDS
 from policy_views import Candidate, View, chosen, replicas, view
 
-from preble_plugin.core.policies.e2 import E2, SLACK, TH_BAL, exploits
+from preble_plugin.core.policies.e2 import E2, HEADROOM, SLACK, TH_BAL, exploits
 from preble_plugin.core.policies.protocol import least
 
 
@@ -73,32 +73,32 @@ def test_eviction_that_costs_more_than_the_queue_elsewhere_is_avoided():
     assert chosen(E2(), view(2000, *candidates)) == (1, "explore")
 
 
-def test_a_queue_longer_than_computing_the_prompt_twice_moves_a_cached_request():
+def test_a_queue_longer_than_computing_the_prompt_three_times_moves_a_cached_request():
     candidates = replicas(4, holding=[0], hit=2032)
-    candidates[0].load = 0.45  # the prompt anew: 0.2048 s
+    candidates[0].load = 0.62  # the prompt anew: 0.2048 s
 
     moved = chosen(E2(), view(2048, *candidates))
 
     assert (moved[0] != 0, moved[1]) == (True, "rebalance")
 
 
-def test_a_queue_shorter_than_computing_the_prompt_twice_keeps_it():
+def test_a_queue_shorter_than_computing_the_prompt_three_times_keeps_it():
     candidates = replicas(4, holding=[0], hit=2032)
-    candidates[0].load = 0.40
+    candidates[0].load = 0.60
 
     assert chosen(E2(), view(2048, *candidates)) == (0, "exploit")
 
 
 def test_a_long_document_stays_behind_a_queue_that_moves_a_short_prompt():
     candidates = replicas(4, holding=[0], hit=23_984)
-    candidates[0].load = 0.45
+    candidates[0].load = 0.65
 
     assert chosen(E2(), view(24_000, *candidates)) == (0, "exploit")
 
 
 def test_replicas_all_loaded_much_alike_keep_their_prefixes():
     candidates = replicas(4, holding=[0], hit=2032, load=10.0)
-    candidates[0].load = 14.0  # 4 s more, but within TH_BAL
+    candidates[0].load = 19.0  # 9 s more, but within TH_BAL
 
     assert chosen(E2(), view(2048, *candidates)) == (0, "exploit")
 
@@ -117,6 +117,45 @@ def test_eviction_elsewhere_keeps_a_cached_request_where_it_is():
     candidates[1].eviction = 0.7
 
     assert chosen(E2(), view(2048, *candidates)) == (0, "exploit")
+
+
+def test_prefill_weighs_by_who_runs_beside_it():
+    candidates = replicas(2)
+    candidates[0].running, candidates[1].load = 9, 0.5  # 0.2 s x 10/6 and 0.7 s x 2/6
+    candidates[1].running = 1
+
+    assert chosen(E2(), view(2000, *candidates)) == (1, "explore")
+
+
+def test_equally_crowded_replicas_are_told_apart_by_the_papers_sum():
+    candidates = replicas(3, running=7)
+    for candidate, load, eviction in zip(
+        candidates, [0.3, 0.1, 0.0], [0.0, 0.1, 0.25], strict=True
+    ):
+        candidate.load, candidate.eviction = load, eviction
+
+    assert chosen(E2(), view(2000, *candidates)) == (1, "explore")
+
+
+@pytest.mark.parametrize(
+    ("share", "holding", "branch"),
+    [(0.9, [0], "replicate"), (0.9, [0, 1, 2], "replicate"), (0.3, [0, 1], "exploit")],
+)
+def test_a_prefix_of_many_requests_deserves_as_many_replicas(share, holding, branch):
+    candidates = replicas(4, holding=holding, hit=2032)
+    for position in holding:
+        candidates[position].load = 0.05
+
+    position, rule = chosen(E2(), view(2048, *candidates, hit_share=share))
+
+    assert (rule, position in holding) == (branch, branch == "exploit")
+
+
+def test_a_hot_prefix_is_not_sent_where_the_queue_is_longer():
+    candidates = replicas(2, holding=[0], hit=2032)
+    candidates[0].load, candidates[1].load = 0.05, 0.06
+
+    assert chosen(E2(), view(2048, *candidates, hit_share=1.0)) == (0, "exploit")
 
 
 def test_different_prefixes_spread_over_idle_replicas_and_each_stays_with_its_own():
@@ -184,45 +223,67 @@ def views(draw):
             load=draw(seconds),
             eviction=draw(seconds),
             evicted_blocks=draw(st.integers(0, 3)),
+            waiting=draw(st.integers(0, 2)),
+            running=draw(st.integers(0, 3)),
         )
         for index in range(draw(st.integers(1, 6)))
     ]
-    return view(prompt, *candidates, prefix_hash=draw(st.integers(0, 2**64 - 1)))
+    return view(
+        prompt,
+        *candidates,
+        prefix_hash=draw(st.integers(0, 2**64 - 1)),
+        hit_share=draw(st.sampled_from([0.0, 0.2, 1.0])),
+    )
 
 
 SLACK_SECONDS = 0.1 * 5000 * SECONDS
 """No tie is wider: `SLACK` of the longest prompt's prefill."""
 
 
-def cost(candidate):
-    return candidate.load + candidate.eviction + candidate.miss_tokens * SECONDS
+def costs_of(shown: View) -> list[float]:
+    """E2's costs, all of them."""
+    mean = sum(shown.in_flight) / len(shown.in_flight)
+    return [
+        (one.load + one.miss_tokens * one.seconds_per_token)
+        * (1 + one.waiting + one.running)
+        / (1 + mean)
+        + one.eviction
+        for one in shown.candidates
+    ]
 
 
 @given(views())
 def test_every_choice_keeps_the_rule_of_its_branch(shown):
     index, branch = chosen(E2(), shown)
 
-    own = cost(shown.candidates[index])
+    costs = costs_of(shown)
+    own = costs[index]
     longest = shown.longest_hit_tokens
-    holders = [one for one in shown.candidates if one.hit_tokens == longest]
-    if branch == "explore":
-        assert shown.request.prompt_tokens - longest >= longest
-        assert own <= min(map(cost, shown.candidates)) + SLACK_SECONDS
-    else:
-        held = min(map(cost, holders))
-        assert shown.request.prompt_tokens - longest < longest
-        if branch == "exploit":
-            assert own <= held + SLACK_SECONDS
-        else:
-            assert own <= min(map(cost, shown.candidates)) + SLACK_SECONDS
+    holders = [i for i, one in enumerate(shown.candidates) if one.hit_tokens == longest]
+    others = [cost for i, cost in enumerate(costs) if i not in holders]
+    exploiting = shown.request.prompt_tokens - longest < longest
+    assert exploiting == (branch != "explore")
+    match branch:
+        case "explore":
+            assert own <= min(costs) + SLACK_SECONDS
+        case "exploit" if len(holders) > 1:
+            assert own <= min(costs[i] for i in holders) + SLACK_SECONDS
+        case "exploit":
+            assert index == holders[0]
+        case "replicate":
+            assert own <= min(others) + SLACK_SECONDS
+            assert shown.hit_share * len(costs) * HEADROOM > len(holders)
+        case "rebalance":
+            held = min(costs[i] for i in holders)
+            assert own <= min(others) + SLACK_SECONDS
             assert own * TH_BAL < held + TH_BAL * SLACK_SECONDS
-            assert held - own > shown.candidates[index].miss_tokens * SECONDS - SLACK_SECONDS
+            prefill = shown.candidates[index].miss_tokens * SECONDS
+            assert held - own > TH_BAL * prefill - SLACK_SECONDS
 
 
 def plain_e2(shown: View) -> tuple[int, str]:
     """E2 as its docstring has it, every cost asked for."""
-    candidates = list(shown.candidates)
-    costs = [one.load + one.eviction + one.prefill_seconds for one in candidates]
+    candidates, costs = list(shown.candidates), costs_of(shown)
 
     def cheapest(positions: list[int]) -> int:
         lowest = min(positions, key=lambda position: costs[position])
@@ -237,15 +298,17 @@ def plain_e2(shown: View) -> tuple[int, str]:
         return cheapest(list(range(len(candidates)))), "explore"
     holding = list(shown.holders)
     target = cheapest(holding)
-    others = [
-        position
-        for position in range(len(candidates))
-        if position not in holding and costs[target] > TH_BAL * costs[position]
-    ]
+    others = [position for position in range(len(candidates)) if position not in holding]
     if candidates[target].load > 0.0 and others:
-        other = cheapest(others)
-        if costs[target] - costs[other] > candidates[other].prefill_seconds:
-            return other, "rebalance"
+        if shown.hit_share * len(candidates) * HEADROOM > len(holding):
+            other = cheapest(others)
+            if candidates[other].load < candidates[target].load:
+                return other, "replicate"
+        lighter = [one for one in others if costs[target] > TH_BAL * costs[one]]
+        if lighter:
+            other = cheapest(lighter)
+            if costs[target] - costs[other] > TH_BAL * candidates[other].prefill_seconds:
+                return other, "rebalance"
     return target, "exploit"
 
 
@@ -261,8 +324,10 @@ def test_what_is_not_asked_for_would_have_changed_nothing(seed: int):
             eviction=choose.choice([0.0, 0.0, choose.random() * 0.1]),
             evicted_blocks=choose.randrange(3),
             seconds_per_token=choose.choice([1e-4, 1e-4, 7e-5]),
+            running=choose.choice([0, 0, choose.randrange(30)]),
         )
         for index in range(choose.randrange(1, 20))
     ]
-    shown = view(2048, *candidates, prefix_hash=seed)
+    share = choose.choice([0.0, 0.0, choose.random()])
+    shown = view(2048, *candidates, prefix_hash=seed, hit_share=share)
     assert tuple(E2().choose(shown)) == plain_e2(shown)

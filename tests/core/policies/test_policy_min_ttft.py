@@ -12,7 +12,7 @@ from preble_plugin.core.policies.min_ttft import MinTTFT
 def test_a_hit_is_worth_the_queue_it_saves(queue, expected):
     # 1000 tokens of 1e-4 seconds
     candidates = replicas(2, holding=[1], hit=1000)
-    candidates[1].queue_seconds = queue
+    candidates[1].load = queue
 
     assert chosen(MinTTFT(), view(2000, *candidates)) == (expected, "min-ttft")
 
@@ -28,7 +28,7 @@ def test_each_replica_prefills_at_its_own_speed():
 
 def test_decoding_and_eviction_cost_nothing():
     candidates = replicas(2, holding=[1], hit=32)
-    candidates[1].load, candidates[1].running, candidates[1].eviction = 100.0, 500, 9.0
+    candidates[1].running, candidates[1].eviction = 500, 9.0
 
     assert chosen(MinTTFT(), view(2000, *candidates))[0] == 1
 
