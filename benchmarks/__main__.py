@@ -31,7 +31,8 @@ Row = dict[str, Any]
 
 
 def place(quick: bool) -> Iterator[Row]:
-    """Every cell; with `quick`, what differs from the middle in one way."""
+    """Every cell, but for prompts that are larger than a replica's cache; with `quick`,
+    what differs from the middle in one way."""
     yield placing.reference(2_048, 16, 300 if quick else 2_000)
     for block in BLOCK_SIZES:
         for shape in SHAPES:
@@ -45,8 +46,9 @@ def place(quick: bool) -> Iterator[Row]:
                             replicas != 8,
                             tokens != 2_048,
                         ]
-                        if not quick or sum(away) <= 1:
-                            runs = 300 if quick else 1_000
+                        fits = tokens // block <= blocks // replicas
+                        if fits and (not quick or sum(away) <= 1):
+                            runs = 300 if quick else 600
                             runs = max(60, runs // max(1, tokens // block // 256))
                             yield placing.cell(shape, replicas, blocks, block, tokens, runs)
     yield placing.packed_tokens(2_048, 300 if quick else 2_000)

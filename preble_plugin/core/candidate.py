@@ -136,8 +136,8 @@ class ReplicaCandidate:
         return min(1.0, self.active_blocks / capacity) if capacity else 0.0
 
     def price(self) -> None:
-        """Ask for all costs, for the receipt."""
-        _ = self.load_seconds, self.prefill_seconds, self.eviction_seconds
+        """Ask for what costs little to know, for the receipt: all but M."""
+        _ = self.load_seconds, self.prefill_seconds
 
     def receipt(self, trust: Trust, in_flight: int | None) -> CandidateReceipt:
         """The costs that were asked for."""
