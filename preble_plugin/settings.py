@@ -50,6 +50,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     admin_socket: str | None = None
     """Path of the local socket that `preble explain` and `preble status` talk
     to; by default one in the run directory."""
+    record: str | None = None
+    """Path of a file to which each request is appended when it has ended, for
+    `preble simulate --trace`; `{pid}` in it stands for the id of the process."""
+    record_megabytes: Annotated[int, Meta(ge=1)] = 1000
+    """Size of that file at which recording stops."""
+    shadow: bool = False
+    """Decide and record, do not act: the engine's own dispatch sends the requests."""
     allow_untested: bool = False
     """Start on an engine newer than the tested versions, with a warning."""
 

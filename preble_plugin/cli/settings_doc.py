@@ -37,6 +37,11 @@ unknown key or a wrong type is an error that names the key and what it takes.
 """
 
 
+_TAIL = """
+`record` and `shadow` in use: [shadow.md](shadow.md).
+"""
+
+
 def page() -> str:
     """The text of docs/settings.md."""
     rows = [
@@ -45,7 +50,7 @@ def page() -> str:
             _defaults().items(), _field_docstrings().values(), strict=True
         )
     ]
-    return _HEAD + "\n".join(rows) + "\n"
+    return _HEAD + "\n".join(rows) + "\n" + _TAIL
 
 
 def _defaults() -> dict[str, object]:

@@ -119,10 +119,10 @@ class FrontDesk:
                     if type(outcome) is Finished:
                         front_end.in_flight.pop(outcome.request_id, None)
                 self.host.observe(replica, outcomes, time)
-            case messages.Dispatched(request, replica, started):
+            case messages.Dispatched(request, replica, started, shadow):
                 self._withdraw(front_end, request.request_id)
                 front_end.in_flight[request.request_id] = replica
-                self.host.dispatched(request, replica, started)
+                self.host.dispatched(request, replica, started, shadow)
             case messages.Withdrawn(request_id):
                 self._withdraw(front_end, request_id)
             case messages.Beat():
@@ -188,7 +188,7 @@ class FrontDesk:
 
     def _withdraw(self, front_end: _FrontEnd, request_id: str) -> None:
         if (replica := front_end.in_flight.pop(request_id, None)) is not None:
-            self.host.observe(replica, [Finished(request_id, 0, aborted=True)], self.host.clock())
+            self.host.withdraw(request_id, replica)
 
     def _release(self, front_end: _FrontEnd) -> None:
         for request_id in list(front_end.in_flight):

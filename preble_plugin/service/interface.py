@@ -65,8 +65,9 @@ class Frontend(Protocol):
     async def place(self, request: Request) -> Placement | Unplaced:
         """Place a request within the settings' deadline."""
 
-    def dispatched(self, request: Request, replica: ReplicaId) -> None:
-        """Account for a request that the engine's own dispatch sent to `replica`."""
+    def dispatched(self, request: Request, replica: ReplicaId, shadow: bool = False) -> None:
+        """Account for a request that the engine's own dispatch sent to `replica`; with
+        `shadow` what would have been chosen is kept, too."""
 
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """Pass on what one engine output message said, with its time

@@ -69,9 +69,9 @@ class LocalFrontend:
         """Do what the last placement left for after its answer; idempotent."""
         self._safely("settle", self.host.settle)
 
-    def dispatched(self, request: Request, replica: ReplicaId) -> None:
+    def dispatched(self, request: Request, replica: ReplicaId, shadow: bool = False) -> None:
         """Account for a request that the engine's own dispatch sent to `replica`."""
-        self._safely("dispatched", lambda: self.host.dispatched(request, replica))
+        self._safely("dispatched", lambda: self.host.dispatched(request, replica, shadow=shadow))
 
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """Pass on what one engine output message said."""

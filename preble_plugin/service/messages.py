@@ -67,6 +67,8 @@ class Dispatched(msgspec.Struct, frozen=True, array_like=True, tag=5):
     replica: ReplicaId
     started: bool = False
     """It has produced its first token already."""
+    shadow: bool = False
+    """What the policy would have chosen is to be kept."""
 
 
 class Observed(msgspec.Struct, frozen=True, array_like=True, tag=6):

@@ -17,7 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from preble_plugin.core.request import FirstToken, Outcome, Placement, ReplicaId
-from preble_plugin.core.status import SchedulerStatus, Trust
+from preble_plugin.core.status import SchedulerStatus, ShadowStatus, Trust
 from preble_plugin.service.interface import Unplaced
 
 if TYPE_CHECKING:
@@ -77,6 +77,17 @@ class PlacementMetrics:
         self._trust = gauge(
             "stream_trust", "1 for the state of a replica's event stream.", "replica", "state"
         )
+        self._shadow = gauge("shadow", "1 in shadow mode: the engine's own dispatch acts.")
+        self._shadow_requests = gauge(
+            "shadow_requests", "Requests by where preble would have sent them.", "choice"
+        )
+        self._shadow_cached = gauge(
+            "shadow_cached_tokens",
+            "Cached tokens predicted where the engine sent requests, and where preble would have.",
+            "dispatch",
+        )
+        self._shadow_prompt = gauge("shadow_prompt_tokens", "Prompt tokens of these requests.")
+        self._recorded = gauge("recorded_requests", "Requests recorded, or not.", "state")
         self._shown: set[str] = set()
 
     def placed(self, placement: Placement, prompt_tokens: int, seconds: float) -> None:
@@ -112,6 +123,19 @@ class PlacementMetrics:
         for name in self._shown - names:
             self._remove(name)
         self._shown = names
+        self._show_shadow(status.shadow)
+        if (recording := status.recording) is not None:
+            for name in ("written", "dropped", "failed"):
+                self._recorded.labels(name).set(getattr(recording, name))
+
+    def _show_shadow(self, shadow: ShadowStatus | None) -> None:
+        self._shadow.set(shadow is not None)
+        if shadow is not None:
+            self._shadow_requests.labels("same").set(shadow.requests - shadow.elsewhere)
+            self._shadow_requests.labels("elsewhere").set(shadow.elsewhere)
+            self._shadow_cached.labels("engine").set(shadow.cached_tokens)
+            self._shadow_cached.labels("preble").set(shadow.would_be_cached_tokens)
+            self._shadow_prompt.set(shadow.prompt_tokens)
 
     def _remove(self, replica: str) -> None:
         by_replica = (self._lag, self._gaps, self._resident, self._queued)

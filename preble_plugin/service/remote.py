@@ -125,10 +125,10 @@ class RemoteFrontend:
             self._send(messages.Withdrawn(request.request_id))
         return answer
 
-    def dispatched(self, request: Request, replica: ReplicaId) -> None:
+    def dispatched(self, request: Request, replica: ReplicaId, shadow: bool = False) -> None:
         """Account for a request that the engine's own dispatch sent to `replica`."""
         self._in_flight[request.request_id] = _InFlight(request, replica)
-        self._tell(messages.Dispatched(request, replica))
+        self._tell(messages.Dispatched(request, replica, shadow=shadow))
 
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """Pass on what one engine output message said."""

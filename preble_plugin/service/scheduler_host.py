@@ -5,6 +5,7 @@
 2. Each replica with an event source gets a stream; its events, its trust and
    its restarts go straight into the scheduler, in this loop, without a lock.
 3. The streams' own numbers are merged into the status.
+4. Where the settings ask for it, all that is asked is recorded, whoever decided.
 
 `LocalFrontend` and the scheduler process both stand on this, so that what front
 ends see is the same whichever is used. Time is `time.monotonic()`, which all
@@ -13,6 +14,7 @@ processes of a machine share.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -22,6 +24,7 @@ import msgspec
 from preble_plugin.core import (
     BlockHasher,
     CacheEvent,
+    Finished,
     LoadReport,
     NoReplicaError,
     Outcome,
@@ -34,12 +37,14 @@ from preble_plugin.core import (
     SchedulerStatus,
     Trust,
 )
-from preble_plugin.core.policies.registry import load_policy
+from preble_plugin.core.status import ShadowStatus
 from preble_plugin.feed.actions import Position
+from preble_plugin.service.checks import check_policy
 from preble_plugin.service.interface import ReplicaSpec, Unplaced
+from preble_plugin.service.recording import recording_of
 from preble_plugin.service.replica_streams import ReplicaStreams
 from preble_plugin.service.snapshots import SavedResidency, Taken
-from preble_plugin.settings import Settings, SettingsError
+from preble_plugin.settings import Settings
 
 Translate: TypeAlias = Callable[[ReplicaId, Sequence[CacheEvent]], Sequence[CacheEvent]]
 """An adapter's say in a replica's events before they are applied: whose blocks an event
@@ -48,14 +53,6 @@ speaks of, where the engine's hashes alone tell. What raises counts as events lo
 
 class ReplicaConflictError(ValueError):
     """Replicas that one scheduler cannot serve together."""
-
-
-def check_policy(settings: Settings) -> None:
-    """Raise `SettingsError` where the settings' policy does not exist."""
-    try:
-        load_policy(settings.policy)
-    except ValueError as error:
-        raise SettingsError(f"preble setting 'policy': {error}") from error
 
 
 class SchedulerHost:
@@ -79,6 +76,7 @@ class SchedulerHost:
         self.clock = time.monotonic
         self._seed = seed
         self._translate = translate
+        self._recording = recording_of(settings)
         self._specs: dict[ReplicaId, ReplicaSpec] = {}
         self._streams = ReplicaStreams(self, recall, self._restore)
 
@@ -104,6 +102,8 @@ class SchedulerHost:
         for replica in [known for known in self._specs if known not in stated]:
             self._unfollow(replica)
             self.scheduler.remove_replica(replica)
+            if self._recording is not None:
+                self._recording.forget_replica(replica)
             del self._specs[replica]
         for spec in stated.values():
             self._set_replica(self.scheduler, spec)
@@ -112,24 +112,46 @@ class SchedulerHost:
         """Place a request now. Raises for a fault of the scheduler's own."""
         if self.scheduler is None:
             return Unplaced("not_ready")
+        now = self.clock()
         try:
-            return self.scheduler.place(request, self.clock())
+            placement = self.scheduler.place(request, now)
         except NoReplicaError:
             return Unplaced("no_replica")
+        if self._recording is not None:
+            self._recording.asked(request, self.scheduler.block_size, placement.replica, now)
+        return placement
 
     def settle(self) -> None:
         """Do what the last placement left for after its answer."""
         if self.scheduler is not None:
             self.scheduler.settle()
 
-    def dispatched(self, request: Request, replica: ReplicaId, started: bool = False) -> None:
+    def dispatched(
+        self, request: Request, replica: ReplicaId, started: bool = False, shadow: bool = False
+    ) -> None:
         """Account for a request that went to `replica` by another's decision;
-        `started` if it has produced its first token already."""
+        `started` if it has produced its first token already, `shadow` if it is to be
+        decided on nevertheless."""
+        if self.scheduler is None:
+            return
+        now = self.clock()
+        # When one that has started came is not known: it is not recorded.
+        if self._recording is not None and not started:
+            self._recording.asked(request, self.scheduler.block_size, replica, now)
+        self.scheduler.dispatched(request, replica, now, started, shadow)
+
+    def withdraw(self, request_id: str, replica: ReplicaId) -> None:
+        """A request did not go to `replica` after all, or nobody will say how it ended."""
+        if self._recording is not None:
+            self._recording.forget([request_id])
         if self.scheduler is not None:
-            self.scheduler.dispatched(request, replica, self.clock(), started)
+            end = Finished(request_id, 0, aborted=True)
+            self.scheduler.observe(replica, [end], self.clock())
 
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """Take in what the engine said at `now` of requests on `replica`."""
+        if self._recording is not None:
+            self._recording.observe(outcomes, now)
         if self.scheduler is not None:
             self.scheduler.observe(replica, outcomes, now)
 
@@ -138,28 +160,37 @@ class SchedulerHost:
         to be gone without a word."""
         if self.scheduler is None:
             return []
-        return self.scheduler.report(replica, report, self.clock())
+        lost = self.scheduler.report(replica, report, self.clock())
+        if self._recording is not None:
+            self._recording.forget(lost)
+        return lost
 
     def explain(self, request_id: str) -> list[Receipt]:
         """The decisions kept for a request, by either of its ids."""
         return self.scheduler.explain(request_id) if self.scheduler is not None else []
 
     def status(self) -> SchedulerStatus | None:
-        """The scheduler's state with its streams' numbers; None before replicas
-        are stated."""
+        """The scheduler's state with its streams' and the recording's numbers; None
+        before replicas are stated."""
         if self.scheduler is None:
             return None
         status = self.scheduler.status(self.clock())
         merged = [self._with_stream(one) for one in status.replicas]
-        return msgspec.structs.replace(status, replicas=merged)
+        shadow = status.shadow or ShadowStatus() if self.settings.shadow else None
+        recording = self._recording.status() if self._recording is not None else None
+        return msgspec.structs.replace(status, replicas=merged, shadow=shadow, recording=recording)
 
     async def start(self) -> None:
-        """Begin to follow events."""
+        """Begin to follow events, and to record."""
+        if self._recording is not None:
+            self._recording.start()
         await self._streams.start()
 
     async def close(self) -> None:
-        """Follow no more events."""
+        """Follow no more events; write what was to be recorded."""
         await self._streams.close()
+        if self._recording is not None:
+            await asyncio.to_thread(self._recording.close)
 
     # -- snapshots -----------------------------------------------------------------
 

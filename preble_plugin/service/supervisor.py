@@ -28,8 +28,8 @@ from typing import Final
 import msgspec
 
 from preble_plugin.service import environment
+from preble_plugin.service.checks import check_settings
 from preble_plugin.service.run_dir import SCHEDULER_SOCKET, ServerDirectory
-from preble_plugin.service.scheduler_host import check_policy
 from preble_plugin.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -61,12 +61,12 @@ class SchedulerProcess:
         """Start it; its ZMQ address, to be handed to the front ends as
         `PREBLE_SCHEDULER_ADDRESS`. `run_dir` is by default the user's.
 
-        Raises `RunDirError`, `SettingsError` for a policy that does not exist, or
+        Raises `RunDirError`, `SettingsError` for settings that cannot be used, or
         `RuntimeError` where it was started already.
         """
         if self._thread is not None:
             raise RuntimeError("the scheduler process was started already")
-        check_policy(settings)
+        check_settings(settings)
         self.directory = ServerDirectory(run_dir)
         self._environment = os.environ | {
             environment.SERVER_DIR: str(self.directory.path),

@@ -58,10 +58,15 @@ class Controller:
         self._frontend = LocalFrontend(settings, translate=tenants.translate)
         self._metrics = PlacementMetrics()
         self._restate()
-        self._dispatch = Dispatch(engine, self._frontend, self._metrics, tenants, self._restate)
+        self._dispatch = Dispatch(
+            engine, self._frontend, self._metrics, tenants, self._restate, shadow=settings.shadow
+        )
         self._own = hooks.take_dispatching(engine, self._dispatch)
         hooks.logger().info(
-            "requests are placed by preble (policy %s) on ranks %s, pages of %d tokens",
+            "%s by preble (policy %s) on ranks %s, pages of %d tokens",
+            "shadow mode: SGLang dispatches, decisions are recorded"
+            if settings.shadow
+            else "requests are placed",
             settings.policy,
             list(facts.ranks),
             facts.page_size,

@@ -5,10 +5,12 @@
 2. A session lives in one rank: its later requests follow its first.
 3. The schedulers tell of first tokens and ends; what they do not know, such as
    whose blocks an event names, is kept here with the request.
-4. What goes wrong here is counted by cause and logged once; SGLang then sends
+4. In shadow mode SGLang's round robin sends all requests whose rank the user left
+   open, and the front end is told where, to say what would have been chosen.
+5. What goes wrong here is counted by cause and logged once; SGLang then sends
    the request by its round robin, and that is accounted for. What SGLang itself
    raises goes on to SGLang.
-5. A rank whose process has died is retired: requests go to the others, those
+6. A rank whose process has died is retired: requests go to the others, those
    that a user fixed to it too, which SGLang would let wait for ever.
 """
 
@@ -21,12 +23,13 @@ from typing import Any, Final
 
 from preble_plugin.adapter.faults import Faults
 from preble_plugin.adapter.prompts import prompt_keys
-from preble_plugin.core.request import Finished, FirstToken, Outcome, Request
+from preble_plugin.core.request import Finished, Outcome, Request
 from preble_plugin.service.interface import Unplaced
 from preble_plugin.service.local import LocalFrontend
 from preble_plugin.service.metrics import PlacementMetrics
 from preble_plugin.sglang_ext import hooks
 from preble_plugin.sglang_ext.facts import RequestFacts
+from preble_plugin.sglang_ext.in_flight import InFlight
 from preble_plugin.sglang_ext.outcomes import Outcomes
 from preble_plugin.sglang_ext.tenants import Tenant, Tenants
 
@@ -34,32 +37,11 @@ _SESSIONS: Final = 65_536
 """Sessions whose rank is remembered, the least recently used give way."""
 
 
-class _InFlight:
-    """A request that a rank has."""
-
-    __slots__ = ("audited", "rank", "request", "started", "told")
-
-    def __init__(self, request: Any, rank: int, told: bool, audited: bool) -> None:
-        self.request = request
-        """Until its first token, to send it again should its rank die."""
-        self.rank = rank
-        self.told = told
-        self.audited = audited
-        self.started = False
-
-    def start(self, request_id: str, cached_tokens: int) -> FirstToken:
-        """Its first token. What a session finds cached is not predicted, and so not
-        held against a prediction."""
-        self.started = True
-        self.request = None
-        return FirstToken(request_id, cached_tokens if self.audited else None)
-
-
 class Dispatch:
     """Stands in for `DataParallelController.dispatching`; used from its thread.
 
     `restate` is called before a request is placed where the ranks that take
-    requests are not those of the last time.
+    requests are not those of the last time. With `shadow` SGLang's round robin chooses.
     """
 
     def __init__(
@@ -69,6 +51,8 @@ class Dispatch:
         metrics: PlacementMetrics,
         tenants: Tenants,
         restate: Callable[[], None],
+        *,
+        shadow: bool = False,
     ) -> None:
         self.faults = Faults(hooks.logger(), "SGLang")
         self._controller = controller
@@ -76,9 +60,10 @@ class Dispatch:
         self._metrics = metrics
         self._tenants = tenants
         self._restate = restate
+        self._shadow = shadow
         self._ranks = hooks.active_ranks(controller)
         self._retired: set[int] = set()
-        self._in_flight: dict[str, _InFlight] = {}
+        self._in_flight: dict[str, InFlight] = {}
         self._sessions: OrderedDict[str, int] = OrderedDict()
 
     # -- the way in ----------------------------------------------------------
@@ -95,7 +80,8 @@ class Dispatch:
                     hooks.unfix(request)
                     facts = hooks.request_facts(request)
                 asked = self._core_request(facts)
-                rank = self._place(asked) if facts.fixed_rank is None else None
+                if facts.fixed_rank is None and not self._shadow:
+                    rank = self._place(asked)
         except Exception:
             self.faults.note("place")
             self._metrics.fallback(Unplaced("error"))
@@ -155,12 +141,13 @@ class Dispatch:
                 if facts.fixed_rank is not None:
                     placed = self._place(asked) is not None
                 if not placed:
-                    self._frontend.dispatched(asked, rank)
+                    shadow = self._shadow and facts.fixed_rank is None
+                    self._frontend.dispatched(asked, rank, shadow)
             self._frontend.settle()
             told = True
             if facts.tokens is not None:
                 told = self._tenants.placed(rank, facts.tokens, _tenant(facts))
-            self._in_flight[asked.request_id] = _InFlight(
+            self._in_flight[asked.request_id] = InFlight(
                 request, rank, told, audited=facts.session_id is None
             )
             if facts.session_id is not None:

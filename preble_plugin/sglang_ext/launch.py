@@ -30,8 +30,8 @@ from preble_plugin.adapter.choice import (
 from preble_plugin.adapter.event_endpoints import events_directory, local_endpoints
 from preble_plugin.adapter.flag import add_arguments
 from preble_plugin.adapter.refusals import INSTEAD, CannotWork, check_version
+from preble_plugin.service.checks import check_settings
 from preble_plugin.service.run_dir import RunDirError, ServerDirectory
-from preble_plugin.service.scheduler_host import check_policy
 from preble_plugin.settings import Settings, SettingsError
 from preble_plugin.sglang_ext import hooks, word
 from preble_plugin.sglang_ext.facts import LaunchFacts
@@ -126,7 +126,7 @@ def _place(read: Callable[[], LaunchFacts], found: _Note, auto: bool) -> Mapping
     check_method(found.method)
     facts = read()
     check_launch(facts)
-    check_policy(settings)
+    check_settings(settings)
     directory = _directory()
     changes = {_METHOD: hooks.METHOD}
     if facts.events is None:

@@ -20,10 +20,10 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from preble_plugin.core.trace_line import Record, encoded
 from preble_plugin.sim.arrivals import at_rate
 from preble_plugin.sim.asked import Asked
 from preble_plugin.sim.trace_lines import Lines, TraceError, opened
-from preble_plugin.sim.trace_record import Record, encoded
 
 __all__ = ["TraceError", "read_trace", "write_trace"]
 

@@ -17,9 +17,9 @@ from typing import IO, Final, cast
 
 import msgspec
 
+from preble_plugin.core.trace_line import MEANING, MOONCAKE_BLOCK, Record
 from preble_plugin.sim.asked import Asked, Part
 from preble_plugin.sim.streams import stream_number
-from preble_plugin.sim.trace_record import MEANING, MOONCAKE_BLOCK, Record
 
 _FIELD: Final = re.compile(r"field `(\w+)`|at `\$\.(\w+)")
 _decoder: Final = msgspec.json.Decoder(Record)

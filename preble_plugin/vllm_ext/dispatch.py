@@ -7,7 +7,9 @@
    flight until the engine says that it finished, or it is aborted.
 3. Parts of a streaming input share a request id: they go, in order, to the rank
    where the first went, which vLLM sees to.
-4. What goes wrong here is counted by cause and logged once; vLLM then places
+4. In shadow mode vLLM chooses the rank of all requests whose rank the user left open,
+   and the front end is told what it chose, to say what would have been chosen.
+5. What goes wrong here is counted by cause and logged once; vLLM then places
    the request by load, and that is accounted for.
 """
 
@@ -28,34 +30,7 @@ from preble_plugin.service.interface import Frontend, Unplaced
 from preble_plugin.service.metrics import PlacementMetrics
 from preble_plugin.vllm_ext import hooks
 from preble_plugin.vllm_ext.facts import RequestFacts
-
-
-class _Placing:
-    """A request whose placement is awaited."""
-
-    __slots__ = ("aborted", "done")
-
-    def __init__(self) -> None:
-        self.aborted = False
-        self.done = asyncio.Event()
-
-
-class _InFlight:
-    """A request that a rank has."""
-
-    __slots__ = ("ends_silently", "output_tokens", "rank", "resumable")
-
-    def __init__(self, rank: int, facts: RequestFacts) -> None:
-        self.rank = rank
-        self.resumable = facts.resumable
-        self.ends_silently = facts.resumable or facts.stops_on_text
-        self.output_tokens = 0
-
-    def end(self, request_id: str) -> Finished:
-        """Its end where no last output tells it: an abort, unless it is one of
-        those that always end so."""
-        aborted = not (self.ends_silently and self.output_tokens)
-        return Finished(request_id, self.output_tokens, aborted)
+from preble_plugin.vllm_ext.stages import Asked, InFlight, Placing
 
 
 class Dispatch:
@@ -64,6 +39,7 @@ class Dispatch:
     `restate` is called with the client when its ranks are not `ranks` any more,
     to tell `frontend` of them. A request waits `patience_seconds` for a front
     end that is still starting. `on_close` is called at the end, once or more.
+    With `shadow` vLLM chooses.
     """
 
     def __init__(
@@ -75,6 +51,7 @@ class Dispatch:
         *,
         patience_seconds: float,
         on_close: Callable[[], None],
+        shadow: bool = False,
     ) -> None:
         self._faults = Faults(hooks.logger(), "vLLM")
         self.faults = self._faults.counts
@@ -86,9 +63,10 @@ class Dispatch:
         self._restate = restate
         self._on_close = on_close
         self._patience_seconds = patience_seconds
-        self._placing: dict[str, _Placing] = {}
-        self._asked: dict[str, tuple[Request, RequestFacts, int | None]] = {}
-        self._in_flight: dict[str, _InFlight] = {}
+        self._shadow = shadow
+        self._placing: dict[str, Placing] = {}
+        self._asked: dict[str, Asked] = {}
+        self._in_flight: dict[str, InFlight] = {}
         self._starting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -121,7 +99,7 @@ class Dispatch:
                 return False
         if hooks.in_flight(client, request_id):
             return True
-        self._placing[request_id] = placing = _Placing()
+        self._placing[request_id] = placing = Placing()
         try:
             await self._ask(client, request)
         except asyncio.CancelledError:
@@ -146,8 +124,11 @@ class Dispatch:
             self._restate(client)
         facts = hooks.request_facts(request)
         asked = self._core_request(facts)
-        self._asked[facts.request_id] = (asked, facts, None)
+        self._asked[facts.request_id] = Asked(asked, facts)
         if hooks.placed_by_vllm(client, request):
+            return
+        if self._shadow and facts.fixed_index is None:
+            self._asked[facts.request_id] = Asked(asked, facts, shadow=True)
             return
         began = time.perf_counter()
         answer = await self._frontend.place(asked)
@@ -157,7 +138,7 @@ class Dispatch:
         self._metrics.placed(answer, asked.prompt_tokens, time.perf_counter() - began)
         rank = int(answer.replica)
         request.data_parallel_rank = self._ranks.index(rank)
-        self._asked[facts.request_id] = (asked, facts, rank)
+        self._asked[facts.request_id] = Asked(asked, facts, rank)
 
     def _core_request(self, facts: RequestFacts) -> Request:
         space = namespace(facts.lora_name, facts.lora_id, facts.salt)
@@ -182,10 +163,9 @@ class Dispatch:
             known = self._asked.pop(request.request_id, None)
             if known is None:
                 return  # it failed before, and was counted then
-            asked, facts, placed = known
-            self._in_flight[request.request_id] = _InFlight(rank, facts)
-            if placed != rank:
-                self._frontend.dispatched(asked, rank)
+            self._in_flight[request.request_id] = InFlight(rank, known.facts)
+            if known.placed != rank:
+                self._frontend.dispatched(known.request, rank, known.shadow)
         except Exception:
             self._faults.note("chosen")
 
@@ -232,8 +212,8 @@ class Dispatch:
         """Release a request that was not sent after all."""
         try:
             asked = self._asked.pop(request_id, None)
-            if asked is not None and asked[2] is not None:
-                self._tell(asked[2], Finished(request_id, 0, aborted=True))
+            if asked is not None and asked.placed is not None:
+                self._tell(asked.placed, Finished(request_id, 0, aborted=True))
             self._release(request_id)
         except Exception:
             self._faults.note("failed")

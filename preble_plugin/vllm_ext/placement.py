@@ -78,10 +78,14 @@ def _dispatch(client: Any, plan: Plan) -> Dispatch:
         restate,
         patience_seconds=plan.settings.placement_deadline_seconds,
         on_close=plan.close,
+        shadow=plan.settings.shadow,
     )
     dispatch.start_if_running()
     hooks.logger().info(
-        "requests are placed by preble (policy %s) on ranks %s, blocks of %d tokens, %s",
+        "%s by preble (policy %s) on ranks %s, blocks of %d tokens, %s",
+        "shadow mode: vLLM dispatches, decisions are recorded"
+        if plan.settings.shadow
+        else "requests are placed",
         plan.settings.policy,
         list(facts.ranks),
         facts.block_size,

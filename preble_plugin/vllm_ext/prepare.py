@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from preble_plugin.adapter.event_endpoints import events_directory, local_endpoints
 from preble_plugin.adapter.refusals import CannotWork, check_version
+from preble_plugin.service.checks import check_settings
 from preble_plugin.service.environment import SCHEDULER_ADDRESS
 from preble_plugin.service.run_dir import RunDirError, ServerDirectory
-from preble_plugin.service.scheduler_host import check_policy
 from preble_plugin.service.supervisor import SchedulerProcess
 from preble_plugin.settings import Settings
 from preble_plugin.vllm_ext import hooks
@@ -38,7 +38,7 @@ def prepare(config: Any, settings: Settings, auto: bool, headless: bool) -> list
     warnings = check_version("vLLM", hooks.version(), *tested, settings, auto)
     topology = hooks.topology(config)
     check_engine(topology, hooks.rust_frontend())
-    check_policy(settings)
+    check_settings(settings)
     chooses_ports = hooks.chooses_ports()
     check_events(hooks.events_config(config), chooses_ports)
     address, directory, keeper = _meeting_place(topology, settings, headless)

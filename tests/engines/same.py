@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from preble_plugin.bench.server import Metrics, Server
-from preble_plugin.core.receipts import Receipt
 from tests.engines.client import Client
 from tests.engines.preble import Scheduler, until
 
@@ -13,7 +12,7 @@ def grown(before: Metrics, after: Metrics, name: str, **labels: str) -> float:
     return after.total(name, **labels) - before.total(name, **labels)
 
 
-def conversation(client: Client, scheduler: Scheduler) -> list[Receipt]:
+def conversation(client: Client, scheduler: Scheduler) -> None:
     """Four turns of a chat, each of which waits for the one before. They stay on one
     replica and find what was said in its cache."""
     messages = [{"role": "user", "content": "Stan re " * 60}]
@@ -29,7 +28,6 @@ def conversation(client: Client, scheduler: Scheduler) -> list[Receipt]:
     found = [scheduler.receipt(one) for one in ids]
     assert len({one.replica for one in found}) == 1
     assert all((one.actual_cached_tokens or 0) > 0 for one in found[1:])
-    return found
 
 
 def gauges_show_the_scheduler(server: Server) -> Metrics:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from kv_publisher import KvPublisher
-from service_builders import PATIENT, replica, until
+from service_builders import PATIENT, MakeTwin, replica, until
 
-from preble_plugin.service.interface import ReplicaSpec
+from preble_plugin.service.interface import Frontend, ReplicaSpec
 from preble_plugin.service.local import LocalFrontend
 from preble_plugin.service.remote import Link, RemoteFrontend
 from preble_plugin.service.supervisor import SchedulerProcess
@@ -51,6 +51,30 @@ def process(run_dir: Path) -> Iterator[SchedulerProcess]:
 def address(process: SchedulerProcess, run_dir: Path) -> str:
     """Where a scheduler process with default settings listens."""
     return process.start(PATIENT, run_dir)
+
+
+@pytest.fixture(params=["local", "remote"])
+async def twin_of(
+    request: pytest.FixtureRequest, run_dir: Path, process: SchedulerProcess
+) -> AsyncIterator[MakeTwin]:
+    """Makes each twin in turn, started, without replicas."""
+    made: list[Frontend] = []
+
+    async def make(settings: Settings) -> Frontend:
+        frontend: Frontend
+        if request.param == "local":
+            frontend = LocalFrontend(settings)
+        else:
+            frontend = RemoteFrontend(process.start(settings, run_dir), settings)
+        made.append(frontend)
+        await frontend.start()
+        await frontend.start()
+        return frontend
+
+    yield make
+    for frontend in made:
+        await frontend.close()
+        await frontend.close()
 
 
 @pytest.fixture

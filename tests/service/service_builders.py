@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from preble_plugin.core import BlockHasher, Placement, ReplicaId, Request
 from preble_plugin.service.interface import EventSource, Frontend, ReplicaSpec, Unplaced
@@ -13,6 +13,7 @@ from preble_plugin.settings import Settings
 BLOCK_SIZE = 16
 PATIENT = Settings(placement_deadline_seconds=5.0)
 """The deadline is what one test is about; on a busy machine it would disturb others."""
+MakeTwin = Callable[[Settings], Awaitable[Frontend]]
 
 
 def document(number: int, blocks: int = 8) -> list[int]:

@@ -72,6 +72,26 @@ EXPECTED = {
     'preble:stream_trust{replica="0",state="exact"}': 1.0,
     'preble:stream_trust{replica="0",state="gapped"}': 0.0,
 }
+SHADOW = """
+import msgspec
+from preble_plugin.core.status import RecordingStatus, ShadowStatus
+metrics.show(msgspec.structs.replace(
+    status(8, 0, "b/1"),
+    shadow=ShadowStatus(7, 3, 1000, 100, 640),
+    recording=RecordingStatus("x.jsonl", 5, 1, 2),
+))
+"""
+SHADOW_SHOWN = {
+    "preble:shadow": 1.0,
+    'preble:shadow_requests{choice="same"}': 4.0,
+    'preble:shadow_requests{choice="elsewhere"}': 3.0,
+    'preble:shadow_cached_tokens{dispatch="engine"}': 100.0,
+    'preble:shadow_cached_tokens{dispatch="preble"}': 640.0,
+    "preble:shadow_prompt_tokens": 1000.0,
+    'preble:recorded_requests{state="written"}': 5.0,
+    'preble:recorded_requests{state="dropped"}': 1.0,
+    'preble:recorded_requests{state="failed"}': 2.0,
+}
 
 
 def shown(samples: dict[str, float]) -> dict[str, float]:
@@ -86,6 +106,18 @@ def test_registering_twice_counts_in_one_place() -> None:
     twice = run(SAMPLES + SAMPLES + SHOW)
     assert twice['preble:placements_total{branch="exploit",replica="0"}'] == 2.0
     assert twice["preble:placement_seconds_count"] == 4.0
+
+
+def test_shadow_mode_and_the_recording_are_shown() -> None:
+    samples = run(SAMPLES + SHADOW + SHOW)
+    assert {name: value for name, value in samples.items() if name in SHADOW_SHOWN} == SHADOW_SHOWN
+
+
+def test_out_of_shadow_mode_that_is_said_and_nothing_else() -> None:
+    samples = run(SAMPLES + SHOW)
+    assert samples["preble:shadow"] == 0.0
+    assert not [one for one in samples if one.startswith("preble:shadow_cached_tokens{")]
+    assert not [one for one in samples if one.startswith("preble:recorded_requests{")]
 
 
 def test_a_replica_that_is_gone_is_shown_no_more() -> None:

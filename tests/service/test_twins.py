@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from kv_publisher import KvPublisher
 from service_builders import (
     BLOCK_SIZE,
     PATIENT,
+    MakeTwin,
     document,
     hasher_of,
     placed,
@@ -27,21 +27,10 @@ from preble_plugin.service.supervisor import SchedulerProcess
 from preble_plugin.settings import Settings
 
 
-@pytest.fixture(params=["local", "remote"])
-async def twin(
-    request: pytest.FixtureRequest, run_dir: Path, process: SchedulerProcess
-) -> AsyncIterator[Frontend]:
+@pytest.fixture
+async def twin(twin_of: MakeTwin) -> Frontend:
     """Each twin in turn, started, without replicas."""
-    frontend: Frontend
-    if request.param == "local":
-        frontend = LocalFrontend(PATIENT)
-    else:
-        frontend = RemoteFrontend(process.start(PATIENT, run_dir), PATIENT)
-    await frontend.start()
-    await frontend.start()
-    yield frontend
-    await frontend.close()
-    await frontend.close()
+    return await twin_of(PATIENT)
 
 
 async def ready(frontend: Frontend, replicas: list[ReplicaSpec]) -> None:

@@ -65,7 +65,7 @@ def test_placements_are_counted_by_replica_and_branch(server: SglangServer) -> N
     found = server.metrics()
     assert found.total("preble:placements_total", replica="1", branch="fixed") >= 1
     branches = set(found.by("branch", "preble:placements_total"))
-    assert branches <= {"exploit", "explore", "rebalance", "fixed"}
+    assert branches <= {"exploit", "explore", "replicate", "rebalance", "fixed"}
 
 
 def test_the_names_are_those_of_vllm(server: SglangServer) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from preble_plugin.core.trace_line import MEANING, Record
 from preble_plugin.sim.trace import TraceError, read_trace
-from preble_plugin.sim.trace_record import MEANING, Record
 from tests.sim.shared import shared
 
 GOOD = {"timestamp": 0, "input_length": 1100, "output_length": 5, "hash_ids": [1, 2, 3]}

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from preble_plugin.core.block_keys import BlockHasher
 from preble_plugin.core.request import Request
+from preble_plugin.core.trace_line import Served, record
 from preble_plugin.sim.asked import Asked, Part
 from preble_plugin.sim.sharing import table_row
 from preble_plugin.sim.trace import read_trace, write_trace
-from preble_plugin.sim.trace_record import record
 from preble_plugin.sim.workloads import make, workload_names
 from tests.sim.shared import shared
 
@@ -89,11 +89,7 @@ def recorded(tmp_path: Path, *prompts: list[int], output_tokens: int | None = 3)
                 f"r{number}", hasher.prompt_keys(tokens), len(tokens), session_id="s",
                 max_output_tokens=8, priority=1,
             )  # fmt: skip
-            out.write(
-                record(
-                    request, block_size=4, at_seconds=100.5 + number, output_tokens=output_tokens
-                )
-            )
+            out.write(record(Served(request, 4, 100.5 + number, output_tokens)))
     return read_trace(file)
 
 
@@ -101,7 +97,7 @@ def test_a_recorded_request_comes_back(tmp_path: Path) -> None:
     _, asked = recorded(tmp_path, [1] * 4, list(range(10)))
 
     assert [part.tokens for part in asked.prompt] == [4, 4, 2]
-    assert (asked.request_id, asked.at, asked.output_tokens) == ("r1", 1.0, 3)
+    assert (asked.request_id, asked.at, asked.output_tokens) == ("r1@101500.000", 1.0, 3)
     assert (asked.session_id, asked.max_output_tokens, asked.priority) == ("s", 8, 1)
 
 

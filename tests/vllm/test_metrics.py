@@ -44,4 +44,4 @@ def test_placements_are_counted_by_replica_and_branch(server: VllmServer) -> Non
     found = server.metrics()
     assert found.total("preble:placements_total", replica="1", branch="fixed") >= 1
     branches = set(found.by("branch", "preble:placements_total"))
-    assert branches <= {"exploit", "explore", "rebalance", "fixed"}
+    assert branches <= {"exploit", "explore", "replicate", "rebalance", "fixed"}
