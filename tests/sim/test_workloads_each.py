@@ -87,7 +87,7 @@ def test_a_burst_is_16_equal_prompts_at_once_with_answers_of_their_own() -> None
 
 
 def test_the_large_prefix_exceeds_the_cache_it_is_told_of() -> None:
-    (prefix,) = {request.prompt[0] for request in drawn("large", cache_tokens=10_000)}
+    (prefix,) = {one.prompt[0] for one in drawn("large", cache_tokens=10_000, prefixes=1)}
 
     assert prefix.tokens == 13_000
 

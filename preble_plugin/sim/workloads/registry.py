@@ -45,7 +45,7 @@ WORKLOADS: Final = {
         Workload("unique", "nothing is shared", shapes.unique),
         Workload("bursts", "groups of 16 equal prompts at once (RL)", shapes.bursts),
         Workload("chat", "chat of several turns, closed loop", sessions.chat),
-        Workload("large", "one prefix larger than a replica's cache", shapes.large),
+        Workload("large", "prefixes that a replica's cache cannot hold together", shapes.large),
         Workload("document-real", "LooGLE: real documents and questions", real.document_real),
         Workload("video-real", "NExT-QA: real videos and questions", real.video_real),
         Workload("mixed-azure", "tools and videos at Azure's times", real.mixed_azure),

@@ -94,14 +94,14 @@ def large(
     seed: int,
     cache_tokens: int = 198_000,
     times_cache: float = 1.3,
-    prefixes: int = 1,
+    prefixes: int = 2,
 ) -> list[Asked]:
-    """Every prompt opens with the same prefix of `times_cache` x `cache_tokens` tokens.
+    """Every prompt opens with one of `prefixes` prefixes, of `times_cache` x
+    `cache_tokens` tokens together.
 
-    `cache_tokens` is what a replica's cache holds (198,000: Mistral-7B on an A6000). One
-    request alone does not fit then, which an engine refuses; with `prefixes` above 1
-    the same tokens are spread evenly over as many prefixes, which fit one by one but not
-    together. 100 to 300 tokens of a request's own, outputs of 64 on average.
+    `cache_tokens` is what a replica's cache holds (198,000: Mistral-7B on an A6000). The
+    prefixes fit there one by one but not together; with one alone no request fits, which
+    an engine refuses. 100 to 300 tokens of a request's own, outputs of 64 on average.
     """
     if prefixes < 1 or times_cache * cache_tokens < prefixes:
         raise ValueError(
