@@ -24,12 +24,12 @@ With `longest` the longest hit of any replica:
        cost(t) > TH_BAL * cost(o)   and   cost(t) - cost(o) > TH_BAL * P(o).
    Cost(o) includes computing the prompt there anew, so the first says that this
    request itself gains, and by how much: where all queues are long, moving makes
-   them longer. The second asks that it gain more than the recomputation again: those
+   them longer. The second asks that it gain several times the recomputation: those
    seconds are taken from everyone on `o`, and the copy takes others' room.
 
 The paper rebalances by comparing window loads alone; here it is the request's
 own cost that decides, so that a prefix too dear to compute again stays, and a
-cheap one moves as soon as its replica's queue is longer than the recomputation.
+cheap one moves once its replica's queue is several times the recomputation.
 `e2-paper` keeps the paper's letter. docs/policies.md has what each rule adds.
 
 Costs are asked for only as far as needed: a lone holder that is idle is not priced.
@@ -42,7 +42,7 @@ from typing import Final
 
 from preble_plugin.core.policies.protocol import Choice, View, least
 
-TH_BAL: Final = 2.0
+TH_BAL: Final = 4.0
 """How far costs must be apart for a move, in times of the lesser and of its P."""
 HEADROOM: Final = 1.5
 """Replicas of a prefix, over its share of the requests times all replicas."""
