@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,15 @@ from tests.engines import EngineRoom
 # The machines are shared: work is counted, never timed.
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
+    """A server on which a test failed is not shared with the next."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function) and "server" in item.funcargs:
+        item.funcargs["engine_room"].close()
+    return report
 
 
 @pytest.fixture(scope="session")
