@@ -11,7 +11,7 @@ from tests.engines import serving
 from tests.engines.client import cached_tokens, in_parallel, tokens
 from tests.engines.preble import Audit, Scheduler, until
 from tests.sglang.mode_servers import DP_ATTENTION, EMBEDDINGS, HICACHE, TOKENIZERS
-from tests.sglang.preble_servers import TWO, SglangClient, one_by_one, sglang_requests
+from tests.sglang.preble_servers import TWO, SglangClient, one_by_one, sglang_requests, told
 
 pytestmark = pytest.mark.sglang
 
@@ -121,9 +121,12 @@ def test_prefixes_meet_whichever_tokenizer_they_come_through(
 
     first = scheduler.receipt(ask(0))
     found = [scheduler.receipt(one) for one in in_parallel(8, lambda number: ask(number + 1))]
-    assert {one.replica for one in found} == {first.replica}
-    assert {one.predicted_cached_tokens for one in found} == {640}
-    assert {one.actual_cached_tokens for one in found} == {640}
+    meeting = [one for one in found if one.replica == first.replica]
+    assert len(meeting) >= 4, found
+    assert {told(one) for one in meeting} == {(640, 640)}
+    # All that is asked is this one prefix: the other rank may be given it, too.
+    elsewhere = [one.branch for one in found if one.replica != first.replica]
+    assert "explore" not in elsewhere
 
 
 @serving(TOKENIZERS)
