@@ -19,8 +19,9 @@ settings.load_profile("shared machine")
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
     """A server on which a test failed is not shared with the next."""
     report = yield
-    if report.failed and isinstance(item, pytest.Function) and "server" in item.funcargs:
-        item.funcargs["engine_room"].close()
+    room = getattr(item, "funcargs", {}).get("engine_room")
+    if report.failed and room is not None:
+        room.close()
     return report
 
 
