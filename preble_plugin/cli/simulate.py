@@ -22,8 +22,8 @@ from preble_plugin.cli.simulate_plots import draw_all
 from preble_plugin.cli.simulate_table import comparison_text
 from preble_plugin.cli.tables import table_text
 from preble_plugin.core.policies.registry import load_policy
+from preble_plugin.sim.beyond import ABLATIONS, CLAIRVOYANT
 from preble_plugin.sim.figures import WARM_UP
-from preble_plugin.sim.fleet import CLAIRVOYANT
 from preble_plugin.sim.hardware import Hardware, hardware_names, load_hardware
 from preble_plugin.sim.sweep import (
     Cell,
@@ -40,6 +40,7 @@ from preble_plugin.sim.workloads import WORKLOADS
 
 REQUESTS: Final = 2000
 BASELINE: Final = "round-robin"
+BASE_OF_ABLATIONS: Final = "e2"
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -66,6 +67,8 @@ def simulate(options: argparse.Namespace) -> int:
         print(_what_there_is())
         return 0
     try:
+        if options.ablate:
+            options.policy = list(dict.fromkeys([*options.policy, BASE_OF_ABLATIONS, *ABLATIONS]))
         setup, cells = _setup(options), _cells(options)
         baseline = _baseline(options)
         for directory in _directories(options):
@@ -112,7 +115,7 @@ def _setup(options: argparse.Namespace) -> Setup:
     check_names("workload", options.workload or (), WORKLOADS)
     check_names("policy", options.policy, all_policies())
     for name in options.policy:
-        if name not in CLAIRVOYANT:
+        if name not in CLAIRVOYANT and name not in ABLATIONS:
             load_policy(name)
     if options.trace and (options.workload_option or options.seed):
         given = "--workload-option" if options.workload_option else "--seed"
@@ -146,6 +149,8 @@ def _cells(options: argparse.Namespace) -> list[Cell]:
 
 def _baseline(options: argparse.Namespace) -> str:
     if options.baseline is None:
+        if options.ablate:
+            return BASE_OF_ABLATIONS
         return BASELINE if BASELINE in options.policy else str(options.policy[0])
     check_names("policy to compare with among those that run", [options.baseline], options.policy)
     return str(options.baseline)

@@ -16,6 +16,7 @@ examples:
   preble simulate --list
   preble simulate --workload tool,document
   preble simulate --workload chat --rate 4,8,16 --policy e2,min-ttft --plot pictures
+  preble simulate --workload tool,hot --policy e2 --ablate --seed 1,2,3
   preble simulate --trace recorded.jsonl --replicas 8 --hardware llama-3-70b-h100-tp2
 """
 
@@ -64,6 +65,11 @@ def add_simulate(commands: Any) -> None:
         default=["round-robin", "least-loaded", "e2"],
         metavar="A[,B]",
         help="policies to compare (default: round-robin,least-loaded,e2)",
+    )
+    fleet.add_argument(
+        "--ablate",
+        action="store_true",
+        help="also e2 without each of its rules, to see what the rule adds",
     )
     fleet.add_argument("--replicas", type=_count, default=4, metavar="N", help="default: 4")
     fleet.add_argument(

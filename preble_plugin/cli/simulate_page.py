@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from preble_plugin.sim.fleet import BOUND, ORACLE
+from preble_plugin.sim.beyond import BOUND, ORACLE, POOLED
 
 _INK: Final = "#22262b"
 _FAINT: Final = "#8a939c"
@@ -19,6 +19,7 @@ _COLOURS: Final = {
     "least-loaded": "#d1603d",
     "e2-paper": "#58b09c",
     ORACLE: _INK,
+    POOLED: _INK,
     BOUND: _INK,
 }
 _OTHERS: Final = ("#5b5ea6", "#c99a2e", "#a2477f", "#3f88c5", "#7a9e3d", "#8c5a3c", "#b5838d")
@@ -69,7 +70,7 @@ def colour_of(policies: Sequence[str], policy: str) -> str:
 
 def line_style(policies: Sequence[str], policy: str) -> dict[str, Any]:
     """What `plot` takes: those that no scheduler can be are dashed."""
-    style = {ORACLE: (0, (5, 2)), BOUND: (0, (1, 1.5))}.get(policy, "-")
+    style = {ORACLE: (0, (5, 2)), POOLED: (0, (3, 1, 1, 1)), BOUND: (0, (1, 1.5))}.get(policy, "-")
     colour = colour_of(policies, policy)
     width = 2.2 if policy == "e2" else 1.4
     return {

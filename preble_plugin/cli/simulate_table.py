@@ -1,4 +1,5 @@
-"""Simulated runs as tables: one for each workload and rate, and one over all of them.
+"""Simulated runs as tables: one for each workload and rate, two by workload over its
+rates, and one over all of them.
 
 With several seeds a figure is the mean over the seeds, and a ratio the geometric mean of
 the ratios of each seed: both sides of a ratio served the same requests.
@@ -6,7 +7,7 @@ the ratios of each seed: both sides of a ratio served the same requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, geometric_mean
 from typing import Final, TypeAlias
 
@@ -31,6 +32,12 @@ def comparison_text(results: Sequence[Result], baseline: str) -> str:
     for (workload, rate), block in blocks.items():
         at = "at its own times" if rate is None else f"at {rate:g} requests/s"
         parts.append(f"\n{workload} {at}\n{_block_table(block, baseline)}")
+    workloads = list(dict.fromkeys(workload for workload, _ in blocks))
+    if len(workloads) > 1:
+        for measure in ("mean latency", "p99 TTFT"):
+            words = f"times better than {baseline}, geometric means over the rates"
+            table = _workloads_table(blocks, workloads, baseline, measure)
+            parts.append(f"\n{measure} by workload: {words}\n{table}")
     if len(blocks) > 1:
         words = f"times better than {baseline}, geometric means"
         table = _summary_table(list(blocks.values()), baseline)
@@ -79,14 +86,37 @@ def _row(block: Sequence[Result], policy: str, baseline: str) -> list[str]:
     ]
 
 
+def _workloads_table(
+    blocks: Mapping[tuple[str, float | None], Sequence[Result]],
+    workloads: Sequence[str],
+    baseline: str,
+    measure: str,
+) -> str:
+    rows = []
+    for policy in policies_of(one for block in blocks.values() for one in block):
+        cells = []
+        for workload in workloads:
+            ratios = [
+                _ratio(block, policy, baseline, _TIMES[measure])
+                for (name, _), block in blocks.items()
+                if name == workload
+            ]
+            cells.append(_mean_text(ratios))
+        rows.append([policy, *cells])
+    return table_text(["policy", *workloads], rows)
+
+
+def _mean_text(ratios: Iterable[float | None]) -> str:
+    known = [ratio for ratio in ratios if ratio is not None]
+    return f"{geometric_mean(known):.2f}x" if known else "-"
+
+
 def _summary_table(blocks: Sequence[Sequence[Result]], baseline: str) -> str:
     rows = []
     for policy in policies_of(one for block in blocks for one in block):
         cells = []
         for measure in _TIMES.values():
-            ratios = [_ratio(block, policy, baseline, measure) for block in blocks]
-            known = [ratio for ratio in ratios if ratio is not None]
-            cells.append(f"{geometric_mean(known):.2f}x" if known else "-")
+            cells.append(_mean_text(_ratio(block, policy, baseline, measure) for block in blocks))
         latencies = [_ratio(block, policy, baseline, _TIMES["mean latency"]) for block in blocks]
         worst = min((ratio for ratio in latencies if ratio is not None), default=None)
         rows.append([policy, *cells, "-" if worst is None else f"{worst:.2f}x"])

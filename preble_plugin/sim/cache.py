@@ -109,13 +109,44 @@ class BlockCache:
                 idle[name] = None
 
 
-class SharedCache(BlockCache):
-    """The bound of what placement can reach: what any of its `members` computed is here
-    for all of them and for ever, and only what requests hold takes room."""
+class SharedPool:
+    """What any replica computed, for all of them: the last `capacity` blocks that were
+    used, or all for ever (None)."""
 
-    def __init__(self, capacity: int, block_size: int, known: set[int]) -> None:
+    def __init__(self, capacity: int | None) -> None:
+        self._capacity = capacity
+        self._known: OrderedDict[int, None] = OrderedDict()
+        """The next to go first."""
+
+    def find(self, names: Sequence[int], limit: int) -> int:
+        """As for a cache of one's own."""
+        known, found = self._known, 0
+        for name in names[:limit]:
+            if name not in known:
+                break
+            found += 1
+        return found
+
+    def use(self, names: Sequence[int]) -> None:
+        """These are here, and were used: of a prompt, the end goes before the beginning."""
+        known = self._known
+        if self._capacity is None:
+            known.update(dict.fromkeys(names))
+            return
+        for name in reversed(names):
+            known[name] = None
+            known.move_to_end(name)
+        while len(known) > self._capacity:
+            known.popitem(last=False)
+
+
+class SharedCache(BlockCache):
+    """What better placement could bring at most: what any replica computed is here, as
+    long as `pool` keeps it, and only what requests hold takes room."""
+
+    def __init__(self, capacity: int, block_size: int, pool: SharedPool) -> None:
         super().__init__(capacity, block_size)
-        self._known = known
+        self._pool = pool
         self._in_use = 0
 
     @property
@@ -125,14 +156,11 @@ class SharedCache(BlockCache):
 
     def find(self, names: Sequence[int], limit: int) -> int:
         """As for a cache of its own, among all."""
-        known = self._known
-        for place in range(min(limit, len(names))):
-            if names[place] not in known:
-                return place
-        return min(limit, len(names))
+        return self._pool.find(names, limit)
 
     def hold(self, names: Sequence[int]) -> None:
         """Room is taken for each request apart."""
+        self._pool.use(names)
         self._in_use += len(names)
 
     def reserve(self, blocks: int) -> bool:
@@ -144,8 +172,9 @@ class SharedCache(BlockCache):
 
     def name(self, names: Sequence[int], first: int, last: int, tokens: Sequence[int]) -> None:
         """All replicas have them from now on."""
-        self._known.update(names[first:last])
+        self._pool.use(names[first:last])
 
     def release(self, names: Sequence[int], private: int) -> None:
         """Only room is given back."""
+        self._pool.use(names)
         self._in_use -= len(names) + private

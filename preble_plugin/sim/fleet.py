@@ -27,19 +27,12 @@ from preble_plugin.core.request import Request
 from preble_plugin.core.scheduler import Scheduler
 from preble_plugin.core.status import Trust
 from preble_plugin.sim.asked import Asked, Part, Tokens, stream_tokens
-from preble_plugin.sim.cache import BlockCache, SharedCache
+from preble_plugin.sim.beyond import ABLATIONS, BOUND, CLAIRVOYANT, POOLED, ablation
+from preble_plugin.sim.cache import BlockCache, SharedCache, SharedPool
 from preble_plugin.sim.clairvoyant import Clairvoyant
 from preble_plugin.sim.hardware import Hardware
 from preble_plugin.sim.job import Job, block_names
 from preble_plugin.sim.replica import Replica
-
-ORACLE: Final = "oracle"
-BOUND: Final = "bound"
-CLAIRVOYANT: Final = {
-    ORACLE: "knows output lengths, queues, caches and the true time model",
-    BOUND: "the same, and what any replica computed is cached on all for ever",
-}
-"""Names that stand beside core's policies, and what they are."""
 
 _SEED: Final = b"simulated fleets"
 _LONG_PART: Final = 256
@@ -63,7 +56,7 @@ class Served(NamedTuple):
 
 class Fleet:
     """`replicas` of `hardware` that share requests by a policy: a name of core's, or of
-    `CLAIRVOYANT`, or a policy itself."""
+    `sim/beyond.py`, or a policy itself."""
 
     def __init__(
         self,
@@ -77,20 +70,22 @@ class Fleet:
         if replicas < 1:
             raise ValueError(f"a fleet needs at least 1 replica, got {replicas}")
         capacity = hardware.kv_tokens // block_size
-        shared: set[int] = set()
+        shared = SharedPool(replicas * capacity if policy == POOLED else None)
         self.hardware = hardware
         self.block_size = block_size
         self.replicas = [
             Replica(
                 hardware,
                 SharedCache(capacity, block_size, shared)
-                if policy == BOUND
+                if policy in (BOUND, POOLED)
                 else BlockCache(capacity, block_size),
             )
             for _ in range(replicas)
         ]
         if isinstance(policy, str) and policy in CLAIRVOYANT:
             policy = Clairvoyant(policy, self.replicas, lambda: self._arriving)
+        elif isinstance(policy, str) and policy in ABLATIONS:
+            policy = ablation(policy)
         self.scheduler = Scheduler(
             block_size, policy=policy, seed=_SEED, window_seconds=window_seconds, receipts=1
         )

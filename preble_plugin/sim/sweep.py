@@ -20,8 +20,9 @@ import msgspec
 
 from preble_plugin.core.policies.registry import load_policy, policy_names
 from preble_plugin.sim.asked import Asked
+from preble_plugin.sim.beyond import ABLATIONS, CLAIRVOYANT
 from preble_plugin.sim.figures import WARM_UP, Figures, figures
-from preble_plugin.sim.fleet import CLAIRVOYANT, Fleet
+from preble_plugin.sim.fleet import Fleet
 from preble_plugin.sim.hardware import Hardware
 from preble_plugin.sim.trace import read_trace
 from preble_plugin.sim.workloads import WORKLOADS, make
@@ -89,7 +90,7 @@ class Setup(msgspec.Struct, frozen=True):
 
 def all_policies() -> dict[str, str]:
     """What `Cell.policy` may be, with a line on each: core's policies, and those that
-    know what no scheduler can."""
+    only the simulator has."""
     lines = {}
     for name in policy_names():
         try:
@@ -97,7 +98,7 @@ def all_policies() -> dict[str, str]:
         except ValueError as error:
             words = str(error)
         lines[name] = " ".join(words.split("\n\n")[0].split()).split(". ")[0].rstrip(".")
-    return lines | CLAIRVOYANT
+    return {**lines, **CLAIRVOYANT, **ABLATIONS}
 
 
 def check_names(kind: str, given: Iterable[str], known: Collection[str]) -> None:

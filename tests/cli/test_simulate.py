@@ -11,6 +11,7 @@ import pytest
 from preble_plugin.cli.main import main
 from preble_plugin.cli.simulate import Comparison
 from preble_plugin.core.policies import registry
+from preble_plugin.core.policies.e2 import RULES
 from preble_plugin.core.policies.protocol import Choice, View
 from preble_plugin.sim.hardware import load_hardware
 from preble_plugin.sim.trace import write_trace
@@ -61,6 +62,27 @@ def test_workloads_and_rates_have_a_table_each_and_one_together(
     ]
     together = rows(out, "all 4 together: times better than e2, geometric means")
     assert together["e2"] == ["1.00x"] * 5
+
+
+def test_workloads_stand_beside_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    loads = ("--workload", "tool,hot", "--rate", "5,10", "--policy", "round-robin,e2")
+    assert preble(*SMALL, *loads) == 0
+    out = capsys.readouterr().out
+    each = [float(rows(out, f"hot at {rate} requests/s")["e2"][-1].rstrip("x")) for rate in (5, 10)]
+    by_workload = rows(out, "mean latency by workload: times better than round-robin")
+    assert by_workload["round-robin"] == ["1.00x", "1.00x"]
+    mean = (each[0] * each[1]) ** 0.5
+    assert float(by_workload["e2"][1].rstrip("x")) == pytest.approx(mean, abs=0.02)
+    assert rows(out, "p99 TTFT by workload").keys() == {"round-robin", "e2"}
+
+
+def test_an_ablation_is_e2_without_each_of_its_rules(capsys: pytest.CaptureFixture[str]) -> None:
+    load = ("--workload", "hot", "--rate", "20", "--policy", "round-robin")
+    assert preble(*SMALL, *load, "--ablate") == 0
+    table = rows(capsys.readouterr().out, "hot at 20 requests/s")
+    assert list(table) == ["round-robin", "e2", *(f"e2-without-{rule}" for rule in RULES)]
+    assert table["e2"][-1] == "1.00x"
+    assert table["e2-without-replication"][:-1] != table["e2"][:-1]
 
 
 def test_without_a_rate_the_workload_has_its_own(capsys: pytest.CaptureFixture[str]) -> None:

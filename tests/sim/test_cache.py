@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preble_plugin.core.events import Remove, Store
-from preble_plugin.sim.cache import BlockCache, SharedCache
+from preble_plugin.sim.cache import BlockCache, SharedCache, SharedPool
 
 TOKENS = list(range(1000))
 
@@ -90,8 +90,8 @@ def test_events_say_what_is_there(prompts: list[list[int]]) -> None:
 
 
 def test_on_shared_caches_all_have_what_one_computed() -> None:
-    known: set[int] = set()
-    one, other = SharedCache(4, 2, known), SharedCache(4, 2, known)
+    pool = SharedPool(None)
+    one, other = SharedCache(4, 2, pool), SharedCache(4, 2, pool)
     for first in (10, 20, 30):
         filled(one, [first, first + 1, first + 2])
     assert [other.find([first, first + 1], 2) for first in (10, 20, 30)] == [2, 2, 2]
@@ -101,3 +101,18 @@ def test_on_shared_caches_all_have_what_one_computed() -> None:
     assert other.reserve(1)
     other.release([10, 11, 12], 1)
     assert other.free == 4
+
+
+def test_a_pool_keeps_what_was_used_last_and_of_a_prompt_the_beginning() -> None:
+    pool = SharedPool(6)
+    one, other = SharedCache(4, 2, pool), SharedCache(4, 2, pool)
+    filled(one, [10, 11, 12])
+    filled(other, [20, 21, 22])
+    assert one.find([10, 11, 12], 3) == 3
+    other.hold([10, 11, 12])
+    other.release([10, 11, 12], 0)
+    filled(one, [30])
+    filled(other, [40])
+    assert one.find([10, 11, 12], 3) == 3
+    assert one.find([20, 21, 22], 3) == 1
+    assert (one.find([30], 1), one.find([40], 1)) == (1, 1)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preble_plugin.core.policies.registry import policy_names
 from preble_plugin.sim.asked import Asked
-from preble_plugin.sim.fleet import BOUND, CLAIRVOYANT, ORACLE, Fleet, Served
+from preble_plugin.sim.beyond import ABLATIONS, BOUND, CLAIRVOYANT, ORACLE, POOLED
+from preble_plugin.sim.fleet import Fleet, Served
 from tests.sim.builders import asked, hardware, mixed
 
 
@@ -14,7 +17,7 @@ def served(workload: list[Asked], policy: str = "e2", replicas: int = 2) -> list
     return list(Fleet(hardware(), replicas, policy).serve(workload))
 
 
-@pytest.mark.parametrize("policy", [*policy_names(), *CLAIRVOYANT])
+@pytest.mark.parametrize("policy", [*policy_names(), *CLAIRVOYANT, *ABLATIONS])
 def test_each_request_is_served_once_by_each_policy(policy: str) -> None:
     workload = mixed(seed=1, count=120, rate=6.0)
     done = served(workload, policy)
@@ -102,6 +105,43 @@ def test_the_oracle_is_no_worse_than_what_it_stands_above() -> None:
 
     oracle = mean_latency(ORACLE)
     assert mean_latency(BOUND) < oracle < mean_latency("round-robin")
+
+
+def test_a_pool_of_caches_lies_between_caches_apart_and_the_bound() -> None:
+    workload = tight(5, 300, 0.12)
+
+    def cached(policy: str) -> int:
+        return sum(one.cached_tokens for one in served(workload, policy))
+
+    assert cached("round-robin") < cached(POOLED) < cached(BOUND)
+
+
+def test_each_rule_of_e2_changes_what_becomes_of_some_workload() -> None:
+    hot = [asked(number, 0.06 * number, (0, 640), (1 + number, 90)) for number in range(100)]
+    draw = Random(1)
+    crowded = [
+        asked(
+            number,
+            0.03 * number,
+            (draw.randrange(20), 96),
+            (100 + number, draw.randrange(1, 40)),
+            output=draw.randrange(1, 60),
+        )
+        for number in range(400)
+    ]
+    workloads = mixed(5, 300, 14.0), tight(5, 300, 0.12), hot, crowded
+    whole = [served(workload) for workload in workloads]
+    for policy in ABLATIONS:
+        assert [served(workload, policy) for workload in workloads] != whole, policy
+
+
+def tight(seed: int, count: int, apart: float) -> list[Asked]:
+    """Subjects that the caches of two replicas cannot hold together, some of them hot."""
+    draw = Random(seed)
+    return [
+        asked(number, apart * number, (int(16 * draw.random() ** 2), 640), (100 + number, 32))
+        for number in range(count)
+    ]
 
 
 def test_what_cannot_be_served_is_refused_by_name() -> None:

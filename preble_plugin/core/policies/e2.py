@@ -33,11 +33,13 @@ cheap one moves once its replica's queue is several times the recomputation.
 `e2-paper` keeps the paper's letter. docs/policies.md has what each rule adds.
 
 Costs are asked for only as far as needed: a lone holder that is idle is not priced.
+
+Each rule can be left out (`RULES`), to measure what it adds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from preble_plugin.core.policies.protocol import Choice, View, least
@@ -48,6 +50,15 @@ HEADROOM: Final = 1.5
 """Replicas of a prefix, over its share of the requests times all replicas."""
 SLACK: Final = 0.1
 """Share of a prefill within which costs are equal."""
+RULES: Final[Mapping[str, str]] = {
+    "restriction": "what exploits may go anywhere, at its cost",
+    "crowding": "C is 1",
+    "eviction": "M is 0",
+    "slack": "only equal costs are ties",
+    "replication": "a hot prefix gets no second home before a queue does it",
+    "rebalancing": "what exploits never leaves the holders",
+}
+"""The rules that can be left out, and what is so then."""
 _NO_COST: Final = float("inf")
 
 
@@ -58,54 +69,83 @@ def exploits(view: View) -> bool:
 
 
 class E2:
-    """Preble's placement with exact hits and live load. O(replicas)."""
+    """Preble's placement with exact hits and live load. O(replicas).
+
+    `without` names rules of `RULES` to leave out. Raises ValueError for any other.
+    """
 
     name = "e2"
 
+    def __init__(self, without: Iterable[str] = ()) -> None:
+        left_out = frozenset(without)
+        if not left_out <= RULES.keys():
+            raise ValueError(
+                f"e2 has no rule {sorted(left_out - RULES.keys())[0]!r} to leave out "
+                f"(there are: {', '.join(RULES)})"
+            )
+        self._restricts = "restriction" not in left_out
+        self._replicates = "replication" not in left_out
+        self._rebalances = "rebalancing" not in left_out
+        self._crowds = "crowding" not in left_out
+        self._evicts = "eviction" not in left_out
+        self._slack = 0.0 if "slack" in left_out else SLACK
+
     def choose(self, view: View) -> Choice:
         """Exploit, explore, replicate or rebalance."""
-        if not exploits(view):
-            everywhere = range(len(view.candidates))
-            chosen, _ = Costs(view).cheapest(everywhere, view.least_prefill_seconds)
-            return Choice(chosen, "explore")
+        exploiting = exploits(view)
         holding, candidates = view.holders, view.candidates
+        if not (exploiting and self._restricts):
+            everywhere = range(len(candidates))
+            chosen, _ = self._costs(view).cheapest(everywhere, view.least_prefill_seconds)
+            return Choice(chosen, "exploit" if exploiting and chosen in holding else "explore")
         if len(holding) == 1 and candidates[holding[0]].load_seconds <= 0.0:
             return Choice(holding[0], "exploit")
-        costs = Costs(view)
+        costs = self._costs(view)
         target, cost = costs.cheapest(holding)
         load = candidates[target].load_seconds
         if load > 0.0 and len(holding) < len(candidates):
             held = set(holding)
             elsewhere = [one for one in range(len(candidates)) if one not in held]
             prefill = view.least_prefill_elsewhere_seconds
-            if view.hit_share * len(candidates) * HEADROOM > len(holding):
+            deserved = view.hit_share * len(candidates) * HEADROOM
+            if deserved > len(holding) and self._replicates:
                 other, _ = costs.cheapest(elsewhere, prefill)
                 if candidates[other].load_seconds < load:
                     return Choice(other, "replicate")
-            if cost > TH_BAL * prefill:
+            if cost > TH_BAL * prefill and self._rebalances:
                 other, least_cost = costs.cheapest(elsewhere, prefill, cost / TH_BAL)
                 gain = cost - least_cost
                 if other >= 0 and gain > TH_BAL * candidates[other].prefill_seconds:
                     return Choice(other, "rebalance")
         return Choice(target, "exploit")
 
+    def _costs(self, view: View) -> Costs:
+        return Costs(view, self._crowds, self._evicts, self._slack)
+
 
 class Costs:
-    """The costs of one decision."""
+    """The costs of one decision, with or without crowding and eviction."""
 
-    __slots__ = ("_crowding", "_view")
+    __slots__ = ("_crowding", "_evicts", "_slack", "_view")
 
-    def __init__(self, view: View) -> None:
+    def __init__(
+        self, view: View, crowds: bool = True, evicts: bool = True, slack: float = SLACK
+    ) -> None:
         self._view = view
+        self._evicts = evicts
+        self._slack = slack
         in_flight = view.in_flight
-        unit = len(in_flight) / (len(in_flight) + sum(in_flight))
-        self._crowding = [(1 + requests) * unit for requests in in_flight]
+        if crowds:
+            unit = len(in_flight) / (len(in_flight) + sum(in_flight))
+            self._crowding = [(1 + requests) * unit for requests in in_flight]
+        else:
+            self._crowding = [1.0] * len(in_flight)
 
     def cheapest(
         self, positions: Sequence[int], least_prefill: float = 0.0, below: float = _NO_COST
     ) -> tuple[int, float]:
         """The position of the least cost among `positions`, and that cost; ties within
-        `SLACK` by `least`. -1 if no cost is below `below`. None of them has a P of less
+        the slack by `least`. -1 if no cost is below `below`. None of them has a P of less
         than `least_prefill`. O(positions), and looks closer only at those that may be
         it."""
         view, crowding = self._view, self._crowding
@@ -114,7 +154,8 @@ class Costs:
             only = positions[0]
             one = candidates[only]
             cost = (one.load_seconds + one.prefill_seconds) * crowding[only]
-            cost += one.eviction_seconds
+            if self._evicts:
+                cost += one.eviction_seconds
             return (only if cost < below else -1), cost
         loads = view.load_seconds
         bounds = [((loads[one] + least_prefill) * crowding[one], one) for one in positions]
@@ -129,13 +170,14 @@ class Costs:
             cost = (loads[position] + own) * crowding[position]
             if cost > enough:
                 continue
-            cost += candidate.eviction_seconds
+            if self._evicts:
+                cost += candidate.eviction_seconds
             if cost < below:
                 among.append(position)
                 costs.append(cost)
                 if cost < lowest:
                     lowest = cost
-                    enough = cost + SLACK * own
+                    enough = cost + self._slack * own
         if not among:
             return -1, below
         tied = sorted(one for one, cost in zip(among, costs, strict=True) if cost <= enough)

@@ -331,3 +331,17 @@ def test_what_is_not_asked_for_would_have_changed_nothing(seed: int):
     share = choose.choice([0.0, 0.0, choose.random()])
     shown = view(2048, *candidates, prefix_hash=seed, hit_share=share)
     assert tuple(E2().choose(shown)) == plain_e2(shown)
+
+
+def test_only_a_rule_that_there_is_can_be_left_out():
+    with pytest.raises(ValueError, match=r"no rule 'speed' to leave out .*crowding"):
+        E2(without=["crowding", "speed"])
+
+
+def test_without_restriction_a_cached_request_goes_wherever_it_costs_least():
+    candidates = replicas(4, holding=[2], hit=2032)
+    candidates[2].load = 1.0
+    shown = view(2048, *candidates)
+
+    assert chosen(E2(), shown) == (2, "exploit")
+    assert chosen(E2(without=["restriction"]), shown)[1] == "explore"
