@@ -26,12 +26,14 @@ from preble_plugin.sim.beyond import ABLATIONS, CLAIRVOYANT
 from preble_plugin.sim.figures import WARM_UP
 from preble_plugin.sim.hardware import Hardware, hardware_names, load_hardware
 from preble_plugin.sim.sweep import (
+    QUEUED,
     Cell,
     Result,
     Setup,
     all_policies,
     check_names,
     default_rates,
+    label_of,
     run_cells,
     typed_options,
 )
@@ -52,6 +54,7 @@ class Comparison(msgspec.Struct, frozen=True):
     format: int
     hardware: Hardware
     replicas: int
+    lockstep: bool
     block_size: int
     requests: int
     """Of each run; `warm_up` is the share of them that does not count."""
@@ -70,7 +73,7 @@ def simulate(options: argparse.Namespace) -> int:
         if options.ablate:
             options.policy = list(dict.fromkeys([*options.policy, BASE_OF_ABLATIONS, *ABLATIONS]))
         setup, cells = _setup(options), _cells(options)
-        baseline = _baseline(options)
+        baseline = _baseline(options, cells)
         for directory in _directories(options):
             directory.mkdir(parents=True, exist_ok=True)
         results = _run(cells, setup, options.jobs)
@@ -78,6 +81,7 @@ def simulate(options: argparse.Namespace) -> int:
             format=1,
             hardware=setup.hardware,
             replicas=setup.replicas,
+            lockstep=setup.lockstep,
             block_size=setup.block_size,
             requests=setup.requests,
             warm_up=setup.warm_up,
@@ -127,6 +131,7 @@ def _setup(options: argparse.Namespace) -> Setup:
         hardware=load_hardware(options.hardware),
         replicas=options.replicas,
         requests=requests,
+        lockstep=options.lockstep,
         block_size=options.block_size,
         warm_up=WARM_UP if options.warm_up is None else options.warm_up,
         options=typed_options(options.workload or (), dict(options.workload_option)),
@@ -137,22 +142,28 @@ def _setup(options: argparse.Namespace) -> Setup:
 def _cells(options: argparse.Namespace) -> list[Cell]:
     if options.trace:
         name, rates = options.trace.stem, options.rate or [None]
-        return [Cell(name, rate, policy, None) for rate in rates for policy in options.policy]
+        return [
+            Cell(name, rate, policy, None, queue)
+            for rate in rates
+            for policy in options.policy
+            for queue in options.local_queue
+        ]
     return [
-        Cell(name, rate, policy, seed)
+        Cell(name, rate, policy, seed, queue)
         for name in options.workload
         for rate in options.rate or default_rates(name, options.replicas)
         for policy in options.policy
+        for queue in options.local_queue
         for seed in options.seed or [1]
     ]
 
 
-def _baseline(options: argparse.Namespace) -> str:
+def _baseline(options: argparse.Namespace, cells: Sequence[Cell]) -> str:
+    labels = list(dict.fromkeys(label_of(cell) for cell in cells))
     if options.baseline is None:
-        if options.ablate:
-            return BASE_OF_ABLATIONS
-        return BASELINE if BASELINE in options.policy else str(options.policy[0])
-    check_names("policy to compare with among those that run", [options.baseline], options.policy)
+        wanted = BASE_OF_ABLATIONS if options.ablate else BASELINE
+        return next((one for one in labels if one.removesuffix(QUEUED) == wanted), labels[0])
+    check_names("policy to compare with among those that run", [options.baseline], labels)
     return str(options.baseline)
 
 
@@ -206,13 +217,14 @@ def _caption(options: argparse.Namespace, comparison: Comparison) -> str:
 
 
 def _fleet_words(comparison: Comparison) -> str:
-    return f"{comparison.replicas} x {comparison.hardware.name}"
+    together = " in lockstep" if comparison.lockstep else ""
+    return f"{comparison.replicas} x {comparison.hardware.name}{together}"
 
 
 def _cell_words(one: Result) -> str:
     rate = "" if one.rate is None else f" at {one.rate:g} requests/s"
     seed = "" if one.seed is None else f", seed {one.seed}"
-    return f"{one.workload}{rate} by {one.policy}{seed}"
+    return f"{one.workload}{rate} by {label_of(one)}{seed}"
 
 
 def _what_there_is() -> str:

@@ -17,6 +17,7 @@ examples:
   preble simulate --workload tool,document
   preble simulate --workload chat --rate 4,8,16 --policy e2,min-ttft --plot pictures
   preble simulate --workload tool,hot --policy e2 --ablate --seed 1,2,3
+  preble simulate --workload tool-zipf --rate 40 --policy e2 --local-queue off,on
   preble simulate --trace recorded.jsonl --replicas 8 --hardware llama-3-70b-h100-tp2
 """
 
@@ -71,12 +72,25 @@ def add_simulate(commands: Any) -> None:
         action="store_true",
         help="also e2 without each of its rules, to see what the rule adds",
     )
+    fleet.add_argument(
+        "--local-queue",
+        type=_switches,
+        default=[False],
+        metavar="off[,on]",
+        help="whether each replica takes up cached work first, or in order of arrival "
+        "(default: off)",
+    )
     fleet.add_argument("--replicas", type=_count, default=4, metavar="N", help="default: 4")
     fleet.add_argument(
         "--hardware",
         default="mistral-7b-a6000",
         metavar="P",
         help="a profile by name, or the path of one (default: mistral-7b-a6000)",
+    )
+    fleet.add_argument(
+        "--lockstep",
+        action="store_true",
+        help="the replicas take their steps together, as ranks of a mixture of experts do",
     )
     fleet.add_argument(
         "--block-size", type=_count, default=16, metavar="N", help="tokens of a block (default: 16)"
@@ -108,6 +122,13 @@ def _items(text: str) -> list[str]:
     if not items:
         raise argparse.ArgumentTypeError("names nothing")
     return items
+
+
+def _switches(text: str) -> list[bool]:
+    items = _items(text)
+    if not {"off", "on"}.issuperset(items):
+        raise argparse.ArgumentTypeError(f"takes off, on, or both, got {text!r}")
+    return [item == "on" for item in items]
 
 
 def _rates(text: str) -> list[float]:

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from preble_plugin.cli.tables import table_text
 from preble_plugin.sim.figures import Figures
-from preble_plugin.sim.sweep import Result
+from preble_plugin.sim.sweep import Result, label_of
 
 Measure: TypeAlias = Callable[[Figures], float]
 
@@ -57,13 +57,13 @@ def blocks_of(results: Iterable[Result]) -> dict[tuple[str, float | None], list[
 
 
 def policies_of(results: Iterable[Result]) -> list[str]:
-    """Their policies, in order."""
-    return list(dict.fromkeys(one.policy for one in results))
+    """Their policies, each by its label (`label_of`), in order."""
+    return list(dict.fromkeys(map(label_of, results)))
 
 
 def figures_of(results: Iterable[Result], policy: str) -> list[Figures]:
     """What came of a policy, a seed each; without those that failed."""
-    return [one.figures for one in results if one.policy == policy and one.figures is not None]
+    return [one.figures for one in results if label_of(one) == policy and one.figures is not None]
 
 
 def _block_table(block: Sequence[Result], baseline: str) -> str:
@@ -126,7 +126,7 @@ def _summary_table(blocks: Sequence[Sequence[Result]], baseline: str) -> str:
 def _ratio(block: Sequence[Result], policy: str, baseline: str, measure: Measure) -> float | None:
     """How many times better than the baseline, over the seeds that both have."""
     sides = [
-        {one.seed: one.figures for one in block if one.policy == name and one.figures}
+        {one.seed: one.figures for one in block if label_of(one) == name and one.figures}
         for name in (baseline, policy)
     ]
     ratios = [

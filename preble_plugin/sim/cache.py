@@ -20,7 +20,7 @@ from preble_plugin.core.events import CacheEvent, Remove, Store
 
 
 class BlockCache:
-    """`capacity` blocks of `block_size` tokens. Every method is O(blocks given)."""
+    """`capacity` blocks of `block_size` tokens. Methods are O(blocks given)."""
 
     def __init__(self, capacity: int, block_size: int) -> None:
         if capacity < 1:
@@ -42,12 +42,16 @@ class BlockCache:
 
     def find(self, names: Sequence[int], limit: int) -> int:
         """How many of the first `limit` blocks of `names` are here, up to the first that
-        is not."""
+        is not. O(log limit): where a block is, those before it are, too (2)."""
         held = self._held
-        for place in range(min(limit, len(names))):
-            if names[place] not in held:
-                return place
-        return min(limit, len(names))
+        least, most = 0, min(limit, len(names))
+        while least < most:
+            middle = (least + most) // 2
+            if names[middle] in held:
+                least = middle + 1
+            else:
+                most = middle
+        return least
 
     def hold(self, names: Sequence[int]) -> None:
         """A request uses these, which are here."""

@@ -32,6 +32,7 @@ from preble_plugin.sim.cache import BlockCache, SharedCache, SharedPool
 from preble_plugin.sim.clairvoyant import Clairvoyant
 from preble_plugin.sim.hardware import Hardware
 from preble_plugin.sim.job import Job, block_names
+from preble_plugin.sim.lockstep import Lockstep, LockstepReplica
 from preble_plugin.sim.replica import Replica
 
 _SEED: Final = b"simulated fleets"
@@ -56,7 +57,9 @@ class Served(NamedTuple):
 
 class Fleet:
     """`replicas` of `hardware` that share requests by a policy: a name of core's, or of
-    `sim/beyond.py`, or a policy itself."""
+    `sim/beyond.py`, or a policy itself. With `local_queue` each takes up what waits in
+    the order of core's `LocalQueue`; without, first come, first served. With `lockstep`
+    they take their steps together (`sim/lockstep.py`)."""
 
     def __init__(
         self,
@@ -64,6 +67,8 @@ class Fleet:
         replicas: int,
         policy: str | Policy = "e2",
         *,
+        local_queue: bool = False,
+        lockstep: bool = False,
         block_size: int = 16,
         window_seconds: float = 180.0,
     ) -> None:
@@ -73,14 +78,17 @@ class Fleet:
         shared = SharedPool(replicas * capacity if policy == POOLED else None)
         self.hardware = hardware
         self.block_size = block_size
+        group = Lockstep() if lockstep else None
         self.replicas = [
-            Replica(
-                hardware,
+            Replica(hardware, cache, local_queue=local_queue)
+            if group is None
+            else LockstepReplica(hardware, cache, group, local_queue=local_queue)
+            for cache in (
                 SharedCache(capacity, block_size, shared)
                 if policy in (BOUND, POOLED)
-                else BlockCache(capacity, block_size),
+                else BlockCache(capacity, block_size)
+                for _ in range(replicas)
             )
-            for _ in range(replicas)
         ]
         if isinstance(policy, str) and policy in CLAIRVOYANT:
             policy = Clairvoyant(policy, self.replicas, lambda: self._arriving)

@@ -1,9 +1,10 @@
 """One replica of an engine: continuous batching over a prefix cache, step by step.
 
 1. A step takes a budget of tokens. Requests that run come first, one token each
-   while they decode, the next chunk of their prompt before; then those that wait,
-   first come first served, as long as budget, places and blocks last. A request
-   that is taken up finds what the cache holds of its prompt, but for its last token.
+   while they decode, the next chunk of their prompt before; then those that wait, in
+   the order of their queue (first come, first served, or core's local queue), as long
+   as budget, places and blocks last. A request that is taken up finds what the cache
+   holds of its prompt, but for its last token.
 2. Where a running request needs a block and there is none, the one taken up last
    gives its blocks back, and waits, first of all, to be computed anew.
 3. Steps in which the same requests decode are taken together, until one of them
@@ -16,12 +17,13 @@ not differ in what counts here.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import NamedTuple
 
 from preble_plugin.core.events import CacheEvent
+from preble_plugin.core.local_queue import LocalQueue
 from preble_plugin.core.request import Finished, FirstToken, Outcome
 from preble_plugin.sim.cache import BlockCache
+from preble_plugin.sim.first_come import FirstCome
 from preble_plugin.sim.hardware import Hardware
 from preble_plugin.sim.job import Job
 
@@ -37,11 +39,13 @@ class Told(NamedTuple):
 class Replica:
     """One engine. `ends_at` is when the step under way is over, None where it is idle."""
 
-    def __init__(self, hardware: Hardware, cache: BlockCache) -> None:
+    def __init__(self, hardware: Hardware, cache: BlockCache, *, local_queue: bool = False) -> None:
         self.hardware = hardware
         self.cache = cache
         self.ends_at: float | None = None
-        self.waiting: deque[Job] = deque()
+        self.waiting: FirstCome[Job] | LocalQueue[Job] = FirstCome()
+        if local_queue:
+            self.waiting = LocalQueue(self._cached_tokens)
         self.running: list[Job] = []
         self.busy_seconds = 0.0
         self.preemptions = 0
@@ -56,7 +60,7 @@ class Replica:
 
     def arrive(self, job: Job, now: float) -> None:
         """A request comes. O(log steps)."""
-        self.waiting.append(job)
+        self.waiting.add(job, job.prompt_tokens)
         if self.ends_at is None:
             self._start(now)
         elif self._many > 1:
@@ -148,8 +152,9 @@ class Replica:
         """Take up those that wait; what is computed of each: tokens, and context."""
         taken: list[tuple[int, int]] = []
         cache, size = self.cache, self.cache.block_size
+        self.waiting.begin_step()
         while self.waiting and budget > 0 and len(self.running) < self.hardware.max_running:
-            job = self.waiting[0]
+            job = self.waiting.peek()
             hit = cache.find(job.names, (job.total - 1) // size)
             cache.hold(job.names[:hit])
             job.named, job.computed = hit, hit * size
@@ -158,7 +163,7 @@ class Replica:
                 cache.release(job.names[:hit], 0)
                 job.named = job.computed = 0
                 break
-            self.waiting.popleft()
+            self.waiting.pop()
             if job.cached_tokens is None:
                 job.cached_tokens = job.computed
             self.running.append(job)
@@ -189,6 +194,11 @@ class Replica:
 
     # -- blocks --------------------------------------------------------------------
 
+    def _cached_tokens(self, job: Job) -> int:
+        """What would be found of a request's prompt, were it taken up now."""
+        size = self.cache.block_size
+        return self.cache.find(job.names, (job.prompt_tokens - 1) // size) * size
+
     def _room(self, job: Job, tokens: int) -> bool:
         """Have blocks for the first `tokens` tokens of a request."""
         needed = -(-tokens // self.cache.block_size) - job.named - job.private
@@ -210,4 +220,4 @@ class Replica:
         self.preemptions += 1
         self.cache.release(job.names[: job.named], job.private)
         job.named = job.private = job.computed = 0
-        self.waiting.appendleft(job)
+        self.waiting.put_back(job)

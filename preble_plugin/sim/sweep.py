@@ -1,4 +1,4 @@
-"""Many runs: workloads x rates x policies x seeds, each a cell of its own.
+"""Many runs: workloads x rates x policies x local queues x seeds, each a cell of its own.
 
 1. A cell is one fleet under one workload. Cells know nothing of each other, so that
    they can run in processes of their own.
@@ -26,6 +26,8 @@ from preble_plugin.sim.fleet import Fleet
 from preble_plugin.sim.hardware import Hardware
 from preble_plugin.sim.trace import read_trace
 from preble_plugin.sim.workloads import WORKLOADS, make
+
+QUEUED: Final = "+queue"
 
 FLEET_OF_RATES: Final = 4
 """Replicas that `RATES` are for; other fleets get as much for each replica."""
@@ -60,6 +62,8 @@ class Cell(msgspec.Struct, frozen=True):
     """Requests per second."""
     policy: str
     seed: int | None
+    local_queue: bool = False
+    """Whether each replica takes up what waits by core's local queue."""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -71,6 +75,7 @@ class Result(msgspec.Struct, frozen=True):
     seed: int | None
     figures: Figures | None
     error: str | None
+    local_queue: bool = False
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -86,6 +91,8 @@ class Setup(msgspec.Struct, frozen=True):
     """What each workload is told beyond requests, rate and seed."""
     trace: Path | None = None
     """Replayed in place of a workload made here."""
+    lockstep: bool = False
+    """The replicas take their steps together."""
 
 
 def all_policies() -> dict[str, str]:
@@ -99,6 +106,11 @@ def all_policies() -> dict[str, str]:
             words = str(error)
         lines[name] = " ".join(words.split("\n\n")[0].split()).split(". ")[0].rstrip(".")
     return {**lines, **CLAIRVOYANT, **ABLATIONS}
+
+
+def label_of(one: Cell | Result) -> str:
+    """What stands for its policy beside others: with a local queue `POLICY+queue`."""
+    return f"{one.policy}{QUEUED}" if one.local_queue else one.policy
 
 
 def check_names(kind: str, given: Iterable[str], known: Collection[str]) -> None:
@@ -163,11 +175,22 @@ def run_cell(cell: Cell, setup: Setup, progress: Callable[[], object] | None = N
     found, error = None, None
     try:
         asked = asked_of(cell, setup)
-        fleet = Fleet(setup.hardware, setup.replicas, cell.policy, block_size=setup.block_size)
+        fleet = Fleet(
+            setup.hardware,
+            setup.replicas,
+            cell.policy,
+            local_queue=cell.local_queue,
+            lockstep=setup.lockstep,
+            block_size=setup.block_size,
+        )
         found = figures(fleet.serve(asked, progress), setup.replicas, setup.warm_up)
     except Exception as cause:
         error = _words(cause)
-    return Result(cell.workload, cell.rate, cell.policy, cell.seed, found, error)
+    return _result(cell, found, error)
+
+
+def _result(cell: Cell, found: Figures | None, error: str | None) -> Result:
+    return Result(cell.workload, cell.rate, cell.policy, cell.seed, found, error, cell.local_queue)
 
 
 def run_cells(
@@ -189,9 +212,7 @@ def run_cells(
                 try:
                     yield future.result()
                 except Exception as cause:  # The process died, of no memory perhaps.
-                    yield Result(
-                        cell.workload, cell.rate, cell.policy, cell.seed, None, _words(cause)
-                    )
+                    yield _result(cell, None, _words(cause))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -85,6 +85,32 @@ def test_an_ablation_is_e2_without_each_of_its_rules(capsys: pytest.CaptureFixtu
     assert table["e2-without-replication"][:-1] != table["e2"][:-1]
 
 
+def test_local_queues_stand_beside_the_engines_order(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "runs.json"
+    load = ("--workload", "tool-zipf", "--rate", "30", "--policy", "round-robin,e2")
+    assert preble(*SMALL, *load, "--local-queue", "off,on", "--json", path) == 0
+    table = rows(capsys.readouterr().out, "tool-zipf at 30 requests/s")
+    assert list(table) == ["round-robin", "round-robin+queue", "e2", "e2+queue"]
+    assert table["round-robin"][-1] == "1.00x"
+    assert float(table["round-robin+queue"][0]) < float(table["round-robin"][0])
+    cells = json.loads(path.read_text())["cells"]
+    assert [(one["policy"], one["local_queue"]) for one in cells] == [
+        *(("round-robin", False), ("round-robin", True), ("e2", False), ("e2", True)),
+    ]
+
+
+def test_with_local_queues_alone_the_baseline_has_one_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    load = ("--workload", "tool", "--rate", "10", "--policy", "e2,round-robin")
+    assert preble(*SMALL, *load, "--local-queue", "on") == 0
+    table = rows(capsys.readouterr().out, "tool at 10 requests/s")
+    assert list(table) == ["e2+queue", "round-robin+queue"]
+    assert table["round-robin+queue"][-1] == "1.00x"
+
+
 def test_without_a_rate_the_workload_has_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert preble(*SMALL, "--workload", "document", "--policy", "e2") == 0
     out = capsys.readouterr().out
@@ -129,6 +155,17 @@ def test_json_has_all_that_was_run(tmp_path: Path) -> None:
         *("cached_share", "exact_predictions", "branches"),
         *("replica_requests", "busy_shares", "mean_in_flight", "spread", "load"),
     }
+
+
+def test_replicas_in_lockstep_wait_for_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    load = (*SMALL, "--workload", "document", "--rate", "0.5", "--policy", "e2")
+    times = []
+    for more in ((), ("--lockstep",)):
+        assert preble(*load, *more) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("2 x mistral-7b-a6000" + " in lockstep" * bool(more))
+        times.append(float(rows(out, "document at 0.5")["e2"][2]))
+    assert times[0] < times[1]
 
 
 def test_runs_are_the_same_again(tmp_path: Path) -> None:
@@ -234,6 +271,7 @@ def test_a_trace_takes_nothing_that_makes_workloads(
         ("--warm-up", "1", "takes a share from 0 to below 1, got '1'"),
         ("--workload-option", "live", "takes KEY=VALUE, got 'live'"),
         ("--policy", ",", "names nothing"),
+        ("--local-queue", "off,yes", "takes off, on, or both, got 'off,yes'"),
     ],
 )
 def test_a_number_that_cannot_be_is_refused(

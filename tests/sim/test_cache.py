@@ -65,15 +65,21 @@ def test_a_block_that_two_fill_at_once_is_kept_once() -> None:
     assert cache.free == 8
 
 
+def chain(parts: list[int]) -> list[int]:
+    """Names of blocks, each by all before it."""
+    names, parent = [], 0
+    for part in parts:
+        parent = hash((parent, part))
+        names.append(parent)
+    return names
+
+
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=6), max_size=40))
 def test_events_say_what_is_there(prompts: list[list[int]]) -> None:
     cache, told = BlockCache(8, 2), set()
     everything = set()
     for prompt in prompts:
-        names, parent = [], 0
-        for part in prompt:
-            parent = hash((parent, part))
-            names.append(parent)
+        names = chain(prompt)
         everything.update(names)
         filled(cache, names)
         for event in cache.events:
@@ -87,6 +93,34 @@ def test_events_say_what_is_there(prompts: list[list[int]]) -> None:
         assert {name for name in everything if cache.find([name], 1)} == told
         assert cache.free == 8
         assert len(told) <= 8
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.booleans()), max_size=60))
+def test_where_a_block_is_those_before_it_are_too(steps: list[tuple[int, int, bool]]) -> None:
+    """Requests that overlap in time: each holds the beginning of a prompt, and the
+    prompts share beginnings."""
+    cache = BlockCache(12, 2)
+    chains = {one: chain([one // 4, one // 2, one, one, one]) for one in range(6)}
+    running: dict[int, tuple[list[int], int]] = {}
+    for one, more, ends in steps:
+        names = chains[one]
+        if one in running and ends:
+            names, named = running.pop(one)
+            cache.release(names[:named], 0)
+            continue
+        if one not in running:
+            hit = cache.find(names, len(names))
+            cache.hold(names[:hit])
+            running[one] = names, hit
+        _, named = running[one]
+        last = min(named + more, len(names))
+        if cache.reserve(last - named):
+            cache.name(names, named, last, TOKENS)
+            running[one] = names, last
+        for prompt in chains.values():
+            here = [cache.find([name], 1) == 1 for name in prompt]
+            assert here == sorted(here, reverse=True)
+            assert cache.find(prompt, len(prompt)) == sum(here)
 
 
 def test_on_shared_caches_all_have_what_one_computed() -> None:

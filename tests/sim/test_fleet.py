@@ -55,6 +55,25 @@ def test_one_at_a_time_the_scheduler_knows_what_is_cached() -> None:
     assert [one.predicted_tokens for one in done] == [one.cached_tokens for one in done]
 
 
+@pytest.mark.parametrize("policy", ["round-robin", "e2", ORACLE])
+def test_with_local_queues_each_request_is_served_once(policy: str) -> None:
+    workload = mixed(seed=4, count=200, rate=40.0)
+    fleet = Fleet(hardware(kv_tokens=2048), 2, policy, local_queue=True)
+    done = list(fleet.serve(workload))
+    assert sorted(one.request_id for one in done) == sorted(one.request_id for one in workload)
+    assert all(replica.cache.free == replica.cache.capacity for replica in fleet.replicas)
+
+
+def test_a_local_queue_finds_more_of_what_waits_in_a_small_cache() -> None:
+    workload = mixed(seed=4, count=300, rate=40.0, shared=7)
+
+    def cached(local_queue: bool) -> int:
+        fleet = Fleet(hardware(kv_tokens=2048), 2, "round-robin", local_queue=local_queue)
+        return sum(one.cached_tokens for one in fleet.serve(workload))
+
+    assert cached(local_queue=True) > 1.2 * cached(local_queue=False)
+
+
 def test_equal_workloads_give_equal_results() -> None:
     workload = mixed(seed=3, count=80, rate=8.0)
     assert served(workload) == served(workload)

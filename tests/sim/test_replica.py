@@ -17,8 +17,8 @@ SIZE = 16
 HASHER = BlockHasher(SIZE, b"0123456789abcdef")
 
 
-def replica(law: Hardware) -> Replica:
-    return Replica(law, BlockCache(law.kv_tokens // SIZE, SIZE))
+def replica(law: Hardware, **given: bool) -> Replica:
+    return Replica(law, BlockCache(law.kv_tokens // SIZE, SIZE), **given)
 
 
 def job(number: int, *parts: tuple[int, int], output: int = 4, at: float = 0.0) -> Job:
@@ -130,3 +130,41 @@ def test_a_request_that_comes_ends_the_steps_that_were_taken_together() -> None:
     met.arrive(job(2, (2, 10), output=1), now)
     assert met.ends_at is not None
     assert now <= met.ends_at < now + law.step_seconds([], 1, 300)
+
+
+def test_with_a_local_queue_what_is_cached_goes_first() -> None:
+    engine = replica(hardware(max_running=1), local_queue=True)
+    engine.arrive(job(1, (1, 64)), 0.0)
+    for number, document in ((2, 2), (3, 1), (4, 4), (5, 1)):
+        engine.arrive(job(number, (document, 64)), 0.0)
+    assert first_tokens(engine) == ["r1", "r3", "r5", "r2", "r4"]
+
+
+def test_with_a_local_queue_what_was_preempted_goes_first_all_the_same() -> None:
+    engine = replica(hardware(kv_tokens=160, max_running=2), local_queue=True)
+    engine.arrive(job(1, (1, 48), output=90), 0.0)
+    engine.arrive(job(2, (2, 60), output=90), 0.0)
+    engine.step()
+    assert len(engine.running) == 2
+    engine.arrive(job(3, (1, 48), output=90), 0.1)
+    ended = [each for some in told(engine).values() for each in some]
+    assert engine.preemptions >= 1
+    assert [each for each in ended if isinstance(each, Finished)] == [
+        Finished(f"r{number}", 90) for number in (1, 2, 3)
+    ]
+
+
+def test_prompts_with_nothing_in_common_come_in_order_of_arrival() -> None:
+    def order(local_queue: bool) -> list[str]:
+        engine = replica(hardware(max_running=2), local_queue=local_queue)
+        for number in range(20):
+            engine.arrive(job(number, (number, 20 + 13 * number % 300)), 0.0)
+        return first_tokens(engine)
+
+    assert order(local_queue=True) == order(local_queue=False) == [f"r{n}" for n in range(20)]
+
+
+def first_tokens(engine: Replica) -> list[str]:
+    """Who has a first token, in order, until it is idle."""
+    outcomes = [each for some in told(engine).values() for each in some]
+    return [each.request_id for each in outcomes if isinstance(each, FirstToken)]
