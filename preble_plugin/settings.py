@@ -15,13 +15,15 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 CONFIG_VARIABLE: Final = "PREBLE_CONFIG"
 """Environment variable with settings as JSON or `@file`."""
+
+_OnOff = Literal["auto", "on", "off"]
 
 SettingsSource = str | Mapping[str, object] | None
 
@@ -57,6 +59,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """Size of that file at which recording stops."""
     shadow: bool = False
     """Decide and record, do not act: the engine's own dispatch sends the requests."""
+    local_queue: _OnOff = "auto"
+    """The order in which each rank takes up what waits: cached work first, within a
+    bound. `auto` is on where the ranks cache prefixes, and off under `shadow`."""
     allow_untested: bool = False
     """Start on an engine newer than the tested versions, with a warning."""
 
@@ -102,6 +107,7 @@ def what_it_takes(name: str) -> str:
         float: "a number",
         bool: "true or false",
         str | None: "a string or null",
+        _OnOff: "auto, on or off",
     }[hint]
     return " ".join([words, *bounds])
 
@@ -168,6 +174,8 @@ def _to_settings(given: Mapping[str, Any]) -> Settings:
             )
     values = {}
     for key, value in given.items():
+        if key == "local_queue" and isinstance(value, bool):
+            value = "on" if value else "off"  # what YAML makes of the words on and off
         try:
             if isinstance(value, float) and not math.isfinite(value):
                 raise msgspec.ValidationError

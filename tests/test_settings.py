@@ -33,6 +33,12 @@ def test_a_yaml_file_is_read(tmp_path: Path) -> None:
     assert load_settings(f"@{tmp_path}/preble.yaml") == expected
 
 
+@pytest.mark.parametrize("word", ["on", "off", "auto"])
+def test_the_local_queue_is_said_in_words_also_in_yaml(tmp_path: Path, word: str) -> None:
+    (tmp_path / "preble.yaml").write_text(f"local_queue: {word}\n")
+    assert load_settings(f"@{tmp_path}/preble.yaml").local_queue == word
+
+
 def test_an_empty_yaml_file_means_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "preble.yml").write_text("# nothing yet\n")
     assert load_settings(f"@{tmp_path}/preble.yml") == Settings()
@@ -65,6 +71,8 @@ def test_an_unknown_key_that_resembles_nothing_lists_what_there_is() -> None:
         ({"record": True}, r"'record' takes a string or null, got True"),
         ({"record_megabytes": 0}, r"'record_megabytes' takes a whole number from 1, got 0"),
         ({"admin_socket": 1}, r"'admin_socket' takes a string or null"),
+        ({"local_queue": "lpm"}, r"'local_queue' takes auto, on or off, got 'lpm'"),
+        ({"local_queue": 1}, r"'local_queue' takes auto, on or off, got 1"),
         ({1: 2}, r"unknown preble setting 1"),
     ],
 )

@@ -36,18 +36,13 @@ def create(original: Callable[[], Any], engine_args: Any, usage: Any, headless: 
     choice = choose(ours, os.environ, f"additional_config[{SCHEDULER_KEY!r}]")
     if choice.scheduler is DpScheduler.DEFAULT:
         return config
-    if hooks.offline(usage):
-        hooks.logger().warning(
-            "LLM(...) does not dispatch among data-parallel ranks: dp_scheduler has no effect."
-        )
-        return config
     from preble_plugin.adapter.refusals import CannotWork
     from preble_plugin.vllm_ext.prepare import prepare
 
     hooks.adopt_logger()
     auto = choice.scheduler is DpScheduler.AUTO
     try:
-        warnings = prepare(config, choice.settings, auto, headless)
+        warnings = prepare(config, choice.settings, auto, headless, hooks.offline(usage))
     except CannotWork as refusal:
         if not auto:
             raise

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from preble_plugin.adapter.event_endpoints import EventsConfig
 
@@ -80,3 +80,16 @@ class OutputFacts(NamedTuple):
     finished: bool
     aborted: bool
     """It ended without having come to its end."""
+
+
+class QueueFacts(NamedTuple):
+    """What a local queue has to know of the scheduler whose requests wait in it."""
+
+    own_queue: Any
+    """vLLM's own queue, empty."""
+    by_priority: bool
+    """Requests have priorities; else vLLM ignores them."""
+    cached_tokens: Callable[[Any], int]
+    """How many tokens of a request's prompt the rank's cache holds now."""
+    looks: int
+    """How many requests may be asked for in a step."""

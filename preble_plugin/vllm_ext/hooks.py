@@ -18,14 +18,17 @@ import functools
 import logging
 import os
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from preble_plugin.adapter.event_endpoints import EventsConfig
+from preble_plugin.core.local_queue import LOOKS
 from preble_plugin.vllm_ext.dispatcher import Dispatcher
 from preble_plugin.vllm_ext.facts import (
     EngineFacts,
     OutputFacts,
+    QueueFacts,
     RequestFacts,
     Topology,
 )
@@ -33,6 +36,13 @@ from preble_plugin.vllm_ext.facts import (
 OLDEST_TESTED: Final = (0, 28)
 NEWEST_TESTED: Final = (0, 32)
 _WRAPPED: Final = "_preble_wrapped"
+
+
+class WaitingRequests(Protocol):
+    """A queue for vLLM's scheduler: a `RequestQueue`, and told when a step begins."""
+
+    def begin_step(self) -> None:
+        """The scheduler begins to fill a batch."""
 
 
 def logger() -> logging.Logger:
@@ -204,6 +214,114 @@ def chooses_ports() -> bool:
     from vllm.v1.engine.core_client import EngineCoreClient
 
     return hasattr(EngineCoreClient, "get_kv_event_sources")
+
+
+def scheduler_class(config: Any) -> str | None:
+    """`vllm/config/scheduler.py: SchedulerConfig.scheduler_cls` as a name: the user's,
+    or vLLM's own for models that need another (diffusion); mostly None."""
+    found = config.scheduler_config.scheduler_cls
+    if found is None:
+        return None
+    if isinstance(found, str):
+        return found
+    return f"{found.__module__}.{found.__qualname__}"
+
+
+def set_scheduler_class(config: Any, plain: str, asynchronous: str) -> None:
+    """Set `SchedulerConfig.scheduler_cls`, which `get_scheduler_cls` imports by its
+    name in the engine core (`vllm/v1/engine/core.py: EngineCore.__init__`). A plain
+    scheduler does not do under `async_scheduling`, which is resolved by now."""
+    scheduler = config.scheduler_config
+    scheduler.scheduler_cls = asynchronous if scheduler.async_scheduling else plain
+
+
+# --- vllm/v1/core/sched/ -----------------------------------------------------
+
+
+def queueing_schedulers(queue_for: Callable[[Any], WaitingRequests | None]) -> tuple[Any, Any]:
+    """`vllm/v1/core/sched/scheduler.py: Scheduler` and `async_scheduler.py:
+    AsyncScheduler`, whose `waiting` is what `queue_for(scheduler)` makes of it; None
+    leaves it vLLM's own.
+
+    `waiting` is made in `__init__` and never again. Its requests are taken up in
+    `schedule()` alone, by `peek_request` and `pop_request`; what holds blocks or was put
+    off waits in a queue of vLLM's, which is served first: `kv_holding_waiting` in 0.32,
+    `skipped_waiting` in 0.28 and 0.30.
+    """
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    def queueing(base: Any) -> Any:
+        class Queueing(base):  # type: ignore[misc]
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                self._preble_queue = queue_for(self)
+                if self._preble_queue is not None:
+                    self.waiting = self._preble_queue
+
+            def schedule(self, *args: Any, **kwargs: Any) -> Any:
+                """Once a step; it fills a batch."""
+                if self._preble_queue is not None:
+                    self._preble_queue.begin_step()
+                return super().schedule(*args, **kwargs)
+
+        return Queueing
+
+    return queueing(Scheduler), queueing(AsyncScheduler)
+
+
+def queue_facts(scheduler: Any) -> QueueFacts:
+    """`Scheduler.waiting`, empty, and `Scheduler.policy`: under the policy `fcfs` vLLM
+    ignores priorities."""
+    cached_tokens, looks = _cached_tokens(scheduler)
+    return QueueFacts(scheduler.waiting, scheduler.policy.value == "priority", cached_tokens, looks)
+
+
+def _cached_tokens(scheduler: Any) -> tuple[Callable[[Any], int], int]:
+    """How many tokens of a prompt `KVCacheManager.get_computed_blocks` would find now,
+    and how often a step may ask. It is asked of `Scheduler.kv_cache_manager` without
+    its statistics; neither reference counts nor the order of eviction change.
+
+    Where all layers have full attention a block's hash stands for all before it, and the
+    first that `BlockPool.get_cached_block` does not find is sought by halves: a hole
+    that eviction left may be passed over, for a rank in a queue that is near enough.
+    Elsewhere `KVCacheCoordinator.find_longest_cache_hit` walks the whole prompt.
+    """
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
+
+    manager = scheduler.kv_cache_manager
+    groups = scheduler.kv_cache_config.kv_cache_groups
+    plain = len(groups) == 1 and isinstance(groups[0].kv_cache_spec, FullAttentionSpec)
+    coordinator, pool = manager.coordinator, manager.block_pool
+    tokens = pool.hash_block_size
+
+    def by_halves(request: Any) -> int:
+        if not manager.prefix_cache_lookup_enabled(request):
+            return 0
+        hashes = request.block_hashes
+        most = min(len(hashes), (request.num_tokens - 1) // tokens)
+        found = bisect_left(
+            range(most), True, key=lambda block: pool.get_cached_block(hashes[block], [0]) is None
+        )
+        return int(found * tokens)
+
+    def by_vllm(request: Any) -> int:
+        if not manager.prefix_cache_lookup_enabled(request):
+            return 0
+        most = request.num_tokens - 1
+        return int(coordinator.find_longest_cache_hit(request.block_hashes, most)[1])
+
+    return (by_halves, LOOKS) if plain else (by_vllm, LOOKS // 4)
+
+
+def prompt_tokens(request: Any) -> int:
+    """`vllm/v1/request.py: Request.num_prompt_tokens`; 0 is taken as 1."""
+    return max(1, int(request.num_prompt_tokens))
+
+
+def priority(request: Any) -> int:
+    """`Request.priority`: the lowest value first."""
+    return int(request.priority)
 
 
 # --- vllm/v1/engine/core_client.py -------------------------------------------

@@ -5,6 +5,8 @@
    process and leaves its address in the environment.
 3. The ranks are told to publish their cache events.
 4. vLLM's client is replaced by ours, which finds its plan by its configuration.
+5. The ranks are given a scheduler class that takes up what waits in our order. Where
+   there is one rank, or an offline engine, nothing is placed, and this is all.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from preble_plugin.adapter.event_endpoints import events_directory, local_endpoints
+from preble_plugin.adapter.local_queue import local_queue_wanted
 from preble_plugin.adapter.refusals import CannotWork, check_version
 from preble_plugin.service.checks import check_settings
 from preble_plugin.service.environment import SCHEDULER_ADDRESS
@@ -31,14 +34,42 @@ _kept: Final[list[SchedulerProcess]] = []
 """What lives as long as this process."""
 
 
-def prepare(config: Any, settings: Settings, auto: bool, headless: bool) -> list[str]:
+def prepare(
+    config: Any, settings: Settings, auto: bool, headless: bool, offline: bool
+) -> list[str]:
     """Check and prepare `config` in place; what to warn of. Raises `CannotWork`,
     `SettingsError`; nothing is changed then."""
     tested = hooks.OLDEST_TESTED, hooks.NEWEST_TESTED
     warnings = check_version("vLLM", hooks.version(), *tested, settings, auto)
     topology = hooks.topology(config)
-    check_engine(topology, hooks.rust_frontend())
+    queued = local_queue_wanted(settings, prefix_caching=topology.prefix_caching)
+    if offline:
+        if not queued:
+            return [
+                "LLM(...) does not dispatch among data-parallel ranks and the local queue is "
+                "off: dp_scheduler has no effect."
+            ]
+        return [*warnings, *_queue(config)]
+    check_engine(topology, hooks.rust_frontend(), queued)
     check_settings(settings)
+    if topology.ranks > 1:
+        warnings += _place(config, settings, topology, headless)
+    return [*warnings, *_queue(config)] if queued else warnings
+
+
+def _queue(config: Any) -> list[str]:
+    """Give the ranks our local queue; what to warn of."""
+    given = hooks.scheduler_class(config)
+    if given is not None:
+        return [f"the local queue is off: the scheduler class {given} is left in its place."]
+    module = f"{__package__}.schedulers"
+    hooks.set_scheduler_class(config, f"{module}.PrebleScheduler", f"{module}.PrebleAsyncScheduler")
+    return []
+
+
+def _place(config: Any, settings: Settings, topology: Topology, headless: bool) -> list[str]:
+    """Prepare `config` for placement; what to warn of."""
+    warnings = []
     chooses_ports = hooks.chooses_ports()
     check_events(hooks.events_config(config), chooses_ports)
     address, directory, keeper = _meeting_place(topology, settings, headless)

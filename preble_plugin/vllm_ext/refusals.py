@@ -7,8 +7,11 @@ from preble_plugin.adapter.refusals import INSTEAD, CannotWork
 from preble_plugin.vllm_ext.facts import Topology
 
 
-def check_engine(topology: Topology, rust_frontend: bool) -> None:
-    """Raise `CannotWork` where this engine leaves nothing to place."""
+def check_engine(topology: Topology, rust_frontend: bool, local_queue: bool) -> None:
+    """Raise `CannotWork` where this engine leaves nothing to place, and no
+    `local_queue` is wanted on its only rank."""
+    if topology.ranks < 2 and local_queue:
+        return
     if rust_frontend:
         raise CannotWork(
             "--dp-scheduler preble works in vLLM's Python API servers and the Rust front end "
@@ -20,16 +23,17 @@ def check_engine(topology: Topology, rust_frontend: bool) -> None:
             "its own API server: leave out --data-parallel-external-lb, --data-parallel-rank and "
             f"--data-parallel-multi-port-external-lb, {INSTEAD}."
         )
-    if topology.ranks < 2:
-        raise CannotWork(
-            "--dp-scheduler preble places requests among data-parallel ranks and there is one "
-            f"rank: set --data-parallel-size to 2 or more, {INSTEAD}."
-        )
     if not topology.prefix_caching:
         raise CannotWork(
             "--dp-scheduler preble needs prefix caching and it is off: set "
             "--enable-prefix-caching (and leave out --no-enable-prefix-caching), "
             f"{INSTEAD}."
+        )
+    if topology.ranks < 2:
+        raise CannotWork(
+            "--dp-scheduler preble places requests among data-parallel ranks and there is one "
+            "rank, whose local queue is off: set --data-parallel-size to 2 or more, or "
+            f"local_queue to on, {INSTEAD}."
         )
 
 

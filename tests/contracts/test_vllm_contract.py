@@ -19,7 +19,10 @@ import pytest
 
 from preble_plugin.bench.tiny_model import make_tiny_model
 from preble_plugin.vllm_ext import hooks, plugin
+from preble_plugin.vllm_ext.local_queue import WaitingQueue
 from tests.engines import TINY_MODEL
+from tests.engines.client import tokens
+from tests.vllm.in_process import Core
 
 pytestmark = pytest.mark.vllm
 MEANT = os.environ.get("PREBLE_CONTRACT_VLLM")
@@ -348,6 +351,148 @@ def test_chooses_ports() -> None:
 
     assert hooks.chooses_ports() == hasattr(ZmqEventPublisher, "_bind")
     assert hooks.chooses_ports() == (hooks.version().split(".")[1] >= "31")
+
+
+def test_scheduler_class(arg_utils: Any, tiny_model: str) -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    own = "vllm.v1.core.sched.scheduler.Scheduler"
+    for given, expected in ((None, None), (own, own), (Scheduler, own)):
+        args = arg_utils.AsyncEngineArgs(model=tiny_model, scheduler_cls=given)
+        assert hooks.scheduler_class(args.create_engine_config()) == expected
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_set_scheduler_class(arg_utils: Any, tiny_model: str, ahead: bool) -> None:
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    config = arg_utils.AsyncEngineArgs(model=tiny_model).create_engine_config()
+    config.scheduler_config.async_scheduling = ahead
+    module = "preble_plugin.vllm_ext.schedulers"
+    hooks.set_scheduler_class(config, f"{module}.PrebleScheduler", f"{module}.PrebleAsyncScheduler")
+    found = config.scheduler_config.get_scheduler_cls()
+    assert found.__base__ is (AsyncScheduler if ahead else Scheduler)
+
+
+def test_the_scheduler_class_is_asked_for_by_the_engine_core_alone() -> None:
+    from vllm.v1.engine import core
+
+    assert "scheduler_config.get_scheduler_cls()" in source(core.EngineCore.__init__)
+
+
+# --- vllm/v1/core/sched/ ---
+
+
+def test_queueing_schedulers() -> None:
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+    from vllm.v1.core.sched.request_queue import RequestQueue
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    asked = RequestQueue.__abstractmethods__
+    assert {name for name in asked if not hasattr(WaitingQueue, name)} == set()
+    for name in asked:
+        assert len(parameters(getattr(WaitingQueue, name))) == len(
+            parameters(getattr(RequestQueue, name))
+        )
+    for kind in (Scheduler, AsyncScheduler):
+        text = source(kind)
+        assert len(re.findall(r"self\.waiting = ", text)) == (kind is Scheduler)
+        # Nothing is asked of `waiting` but what a RequestQueue has.
+        uses = set(re.findall(r"self\.waiting\.(\w+)", text))
+        assert uses <= asked
+    taking_up = source(Scheduler.schedule)
+    assert taking_up.index(".peek_request()") < taking_up.rindex(".pop_request()")
+
+
+def test_what_waits_elsewhere_is_taken_up_first() -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    first = [
+        "request_queue = self.kv_holding_waiting if not request_queue",
+        "return self.skipped_waiting or self.waiting or None",
+    ]
+    assert sum(words in source(Scheduler) for words in first) == 1
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_scheduler_takes_up_what_our_queue_shows(ahead: bool) -> None:
+    from preble_plugin.vllm_ext.schedulers import PrebleAsyncScheduler, PrebleScheduler
+
+    core = Core(PrebleAsyncScheduler if ahead else PrebleScheduler, ahead=ahead, max_num_seqs=1)
+    document = tokens(1, 640)
+    core.add("document", document)
+    core.steps()
+    core.add("other", tokens(2, 640))
+    core.add("question", [*document, *tokens(3, 20)], tokens=3)
+    assert core.steps() == ["question", "other"]
+    assert core.hits["question"] == 640
+
+
+def state(manager: Any) -> Any:
+    """The blocks that go next, in order, who refers to each, and what was counted."""
+    free = manager.block_pool.free_block_queue.get_all_free_blocks()
+    references = [block.ref_cnt for block in manager.block_pool.blocks]
+    counted = manager.prefix_cache_stats
+    return [block.block_id for block in free], references, (counted.requests, counted.hits)
+
+
+@pytest.mark.parametrize("attention", [(None,), (256,), (None, 256)])
+def test_queue_facts(attention: tuple[int | None, ...]) -> None:
+    """A look finds what vLLM would, and leaves everything as it was."""
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    core = Core(Scheduler, blocks=120, attention=attention, max_num_seqs=2)
+    facts = hooks.queue_facts(core.scheduler)
+    manager = core.scheduler.kv_cache_manager
+    assert (facts.own_queue, facts.by_priority) == (core.scheduler.waiting, False)
+    looked = 0
+    for number in range(40):
+        document, length = tokens(number * 7 % 5, 800), 50 + number * 97 % 750
+        prompt = [*document[:length], *tokens(number, 10)]
+        request = core.request(f"look {number}", prompt)
+        before = state(manager)
+        found = facts.cached_tokens(request)
+        assert state(manager) == before
+        assert found == manager.get_computed_blocks(request)[1]
+        looked += found
+        core.add(f"request {number}", prompt)
+        core.steps()
+    assert looked > 0
+
+
+def test_queue_facts_of_requests_that_read_no_cache() -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    for window, caching in ((None, True), (256, True), (None, False)):
+        core = Core(Scheduler, attention=(window,), enable_prefix_caching=caching)
+        document = tokens(1, 640)
+        core.add("document", document)
+        core.steps()
+        request = core.request("again", document)
+        request.skip_reading_prefix_cache = caching
+        assert hooks.queue_facts(core.scheduler).cached_tokens(request) == 0
+
+
+def test_the_policy_says_whether_priorities_count() -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    core = Core(Scheduler, scheduling_policy="priority")
+    assert hooks.queue_facts(core.scheduler).by_priority
+
+
+def test_prompt_tokens() -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    assert hooks.prompt_tokens(Core(Scheduler).request("one", [5] * 40)) == 40
+
+
+def test_priority() -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    core = Core(Scheduler)
+    assert hooks.priority(core.request("one", [5])) == 0
+    assert hooks.priority(core.request("two", [5], priority=-3)) == -3
 
 
 # --- vllm/v1/engine/core_client.py ---

@@ -23,6 +23,8 @@ from tests.vllm.serve_config import clean_process, engine_args, serve_config
 
 pytestmark = pytest.mark.vllm
 PREBLE = ("--dp-scheduler", "preble")
+CONFIG = ("--dp-scheduler-config",)
+PLAIN = "preble_plugin.vllm_ext.schedulers.PrebleScheduler"
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +42,10 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(hooks.logger(), "handle", handle)
     return records
+
+
+def scheduler_of(config: Any) -> Any:
+    return config.scheduler_config.scheduler_cls
 
 
 def planned(config: Any) -> Plan:
@@ -111,14 +117,29 @@ def test_without_a_choice_the_configuration_and_the_client_are_vllms_own() -> No
     assert core_client.DPLBAsyncMPClient is own
 
 
-def test_an_offline_engine_is_left_alone(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
+def test_of_an_offline_engine_the_queue_alone_is_ours(
+    monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
     from vllm.usage.usage_lib import UsageContext
 
     monkeypatch.setenv("PREBLE_DP_SCHEDULER", "preble")
     config = engine_args(size=1).create_engine_config(UsageContext.LLM_CLASS)
     assert (plan_of(config), config.kv_events_config) == (None, None)
+    assert (scheduler_of(config), told) == (PLAIN, [])
+
+
+@pytest.mark.parametrize("given", [["--no-enable-prefix-caching"], [*CONFIG, '{"shadow": true}']])
+def test_an_offline_engine_without_the_queue_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, told: list[str], given: list[str]
+) -> None:
+    from vllm.usage.usage_lib import UsageContext
+
+    monkeypatch.setenv("PREBLE_DP_SCHEDULER", "preble")
+    config = engine_args(*given, size=1).create_engine_config(UsageContext.LLM_CLASS)
+    assert (plan_of(config), scheduler_of(config)) == (None, None)
     assert told == [
-        "LLM(...) does not dispatch among data-parallel ranks: dp_scheduler has no effect."
+        "LLM(...) does not dispatch among data-parallel ranks and the local queue is off: "
+        "dp_scheduler has no effect."
     ]
 
 
@@ -146,6 +167,61 @@ def test_the_plan_goes_with_its_configuration() -> None:
     from preble_plugin.vllm_ext import plan
 
     assert key not in plan._plans
+
+
+# --- the local queue ---
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_ranks_get_the_local_queue(size: int, told: list[str]) -> None:
+    assert (scheduler_of(serve_config(*PREBLE, size=size)), told) == (PLAIN, [])
+
+
+def test_the_ranks_of_a_headless_node_get_it_too() -> None:
+    assert scheduler_of(serve_config(*PREBLE, *ACROSS, headless=True)) == PLAIN
+
+
+def test_under_async_scheduling_the_ranks_get_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = serve_config()
+    config.scheduler_config.async_scheduling = True
+    prepare.prepare(config, Settings(), auto=False, headless=False, offline=False)
+    assert scheduler_of(config) == "preble_plugin.vllm_ext.schedulers.PrebleAsyncScheduler"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ('{"local_queue": "off"}', None),
+        ('{"local_queue": "on"}', PLAIN),
+        ('{"shadow": true}', None),
+        ('{"shadow": true, "local_queue": "on"}', PLAIN),
+    ],
+)
+def test_the_local_queue_can_be_chosen(settings: str, expected: str | None) -> None:
+    config = serve_config(*PREBLE, *CONFIG, settings)
+    assert (scheduler_of(config), plan_of(config) is None) == (expected, False)
+
+
+def test_of_one_rank_the_queue_alone_is_ours() -> None:
+    from vllm.v1.engine import core_client
+
+    own = core_client.DPLBAsyncMPClient
+    config = serve_config(*PREBLE, size=1)
+    assert (plan_of(config), config.kv_events_config) == (None, None)
+    assert core_client.DPLBAsyncMPClient is own
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_scheduler_class_of_the_users_is_left_alone(size: int, told: list[str]) -> None:
+    theirs = "vllm.v1.core.sched.scheduler.Scheduler"
+    config = serve_config(*PREBLE, "--scheduler-cls", theirs, size=size)
+    assert scheduler_of(config) == theirs
+    assert told == [f"the local queue is off: the scheduler class {theirs} is left in its place."]
+    assert (plan_of(config) is None) == (size == 1)
+
+
+def test_without_a_choice_the_scheduler_is_vllms_own() -> None:
+    assert scheduler_of(serve_config()) is None
 
 
 # --- where events go ---

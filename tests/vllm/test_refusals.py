@@ -36,7 +36,12 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[logging.LogRecord]:
 PREBLE = ("--dp-scheduler", "preble")
 AUTO = ("--dp-scheduler", "auto")
 REFUSED = [
-    ((), {"size": 1}, r"one rank: set --data-parallel-size to 2 or more"),
+    (
+        ("--dp-scheduler-config", '{"local_queue": "off"}'),
+        {"size": 1},
+        r"one rank, whose local queue is off: set --data-parallel-size to 2 or more",
+    ),
+    (("--no-enable-prefix-caching",), {"size": 1}, r"prefix caching and it is off: set --enable"),
     (("--no-enable-prefix-caching",), {}, r"prefix caching and it is off: set --enable-prefix"),
     (
         ("--kv-events-config", '{"enable_kv_cache_events": false, "publisher": "null"}'),
