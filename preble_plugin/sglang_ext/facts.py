@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from preble_plugin.adapter.event_endpoints import EventsConfig
+
+FCFS: Final = "fcfs"
+"""`--schedule-policy` where nobody chose one, in all versions; given by name it looks
+the same."""
 
 
 class LaunchFacts(NamedTuple):
@@ -28,6 +32,10 @@ class LaunchFacts(NamedTuple):
     events: EventsConfig | None
     elastic: bool = False
     """Ranks may join while it runs (`--max-ep-size`)."""
+    schedule_policy: str = FCFS
+    """In which order each rank takes up what waits."""
+    diffusion: bool = False
+    """A diffusion language model (`--dllm-algorithm`)."""
 
 
 class ControllerFacts(NamedTuple):

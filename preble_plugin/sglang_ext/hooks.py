@@ -19,12 +19,13 @@ import json
 import logging
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 from preble_plugin.adapter.event_endpoints import EventsConfig
 from preble_plugin.adapter.faults import Faults
 from preble_plugin.sglang_ext.facts import (
+    FCFS,
     ControllerFacts,
     End,
     LaunchFacts,
@@ -47,6 +48,7 @@ _NOTE: Final = "_preble_note"
 _SERVER_ARGS: Final = "sglang.srt.server_args"
 _SENDER: Final = "sglang.srt.managers.scheduler_components.output_sender"
 _RESULTS: Final = "sglang.srt.managers.scheduler_components.batch_result_processor"
+_POLICY: Final = "sglang.srt.managers.schedule_policy"
 
 
 def logger() -> logging.Logger:
@@ -254,6 +256,8 @@ def launch_facts(record: Any) -> LaunchFacts:
         elastic=resolved.max_ep_size is not None,
         disaggregation=resolved.disaggregation_mode,
         events=events_config(resolved.kv_events_config),
+        schedule_policy=resolved.schedule_policy,
+        diffusion=resolved.dllm_algorithm is not None,
     )
 
 
@@ -655,3 +659,88 @@ def first_tokens(batch: Any) -> list[tuple[str, int]]:
         for request in batch.reqs
         if len(request.output_ids) == 1 and not request.finished()
     ]
+
+
+# --- sglang/srt/managers/schedule_policy.py ------------------------------------
+
+
+def wrap_prefill_pass(
+    before_walk: Callable[[Any, list[Any]], None], after_walk: Callable[[Any, list[Any]], None]
+) -> None:
+    """`SchedulePolicy.calc_priority(waiting_queue, running_batch, ...)`, which puts a
+    scheduler's waiting list in order, and `scheduler.py: Scheduler.get_new_batch_prefill`,
+    which calls it, walks the list and leaves in `Scheduler.waiting_queue` who was not
+    taken up. Between two passes requests are appended to that list or, where they are
+    aborted, taken out.
+
+    Both are called with a `SchedulePolicy` and the list, and may not raise. `before_walk`
+    may put the list in another order, in place. Diffusion models have another walk, which
+    names no running batch: they are left alone.
+    """
+
+    def after_order(
+        result: Any, policy: Any, waiting_queue: Any, running_batch: Any = None, **kwargs: Any
+    ) -> None:
+        if running_batch is not None:
+            before_walk(policy, waiting_queue)
+
+    def after_pass(result: Any, scheduler: Any, *args: Any, **kwargs: Any) -> None:
+        after_walk(scheduler.policy, scheduler.waiting_queue)
+
+    _wrap(f"{_POLICY}.SchedulePolicy.calc_priority", after_order, "AFTER")
+    _wrap(f"{SCHEDULER}.Scheduler.get_new_batch_prefill", after_pass, "AFTER")
+
+
+def takes_in_turn(policy: Any) -> bool:
+    """`SchedulePolicy.policy`, as adjusted to its cache: whether it is `fcfs`, and
+    `.tree_cache` caches prefixes."""
+    return policy.policy.value == FCFS and not getattr(policy.tree_cache, "disable", True)
+
+
+def has_priorities(policy: Any) -> bool:
+    """`SchedulePolicy.enable_priority_scheduling`."""
+    return bool(policy.enable_priority_scheduling)
+
+
+def tokens_and_priority(policy: Any, request: Any) -> tuple[int, int]:
+    """Of a `Req` that waits, `origin_input_ids` and `priority`: the length of its prompt,
+    and its priority, the lowest first (`SchedulePolicy._sort_by_priority_and_fcfs`)."""
+    priority = policy.priority_sign * request.priority if has_priorities(policy) else 0
+    return len(request.origin_input_ids), int(priority)
+
+
+def cached_tokens(policy: Any, request: Any) -> int:
+    """How many tokens of a request that waits are in the cache now, those on the host
+    too: `Req.num_matched_prefix_tokens` after `mem_cache/common.py: match_kv_cache`, up to
+    0.5.20 `schedule_policy.py: match_prefix_for_req`. This is what `lpm` does for each in
+    each pass: what is matched is used more recently, and the request keeps what it found
+    until the walk matches it again. A streaming session keeps its own tokens, whatever is
+    evicted, and to match it would lend them out: all count as cached."""
+    if getattr(request.session, "streaming", False):
+        return len(request.origin_input_ids)
+    own: Any = importlib.import_module(_POLICY)
+    if hasattr(own, "match_kv_cache"):
+        own.match_kv_cache(request, policy.tree_cache)
+    else:
+        own.match_prefix_for_req(policy.tree_cache, request, include_req=True)
+    return int(request.num_matched_prefix_tokens)
+
+
+def alike_tokens() -> tuple[int, int]:
+    """`IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD` and `..._DEPRIORITIZE_THRESHOLD`, which
+    the environment may set: up to how many cached tokens a request is put off for another
+    that waits, and how many first tokens they have in common then."""
+    own: Any = importlib.import_module(_POLICY)
+    return (
+        int(own.IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD),
+        int(own.IN_BATCH_PREFIX_CACHING_DEPRIORITIZE_THRESHOLD),
+    )
+
+
+def start_of_prompt(request: Any, tokens: int) -> Hashable | None:
+    """What `Req`s whose first `tokens` tokens share cache have in common; None for a
+    shorter prompt."""
+    start = request.origin_input_ids[:tokens]
+    if len(start) < tokens:
+        return None
+    return request.extra_key, request.cache_salt, tuple(start)

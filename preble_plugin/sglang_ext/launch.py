@@ -8,13 +8,15 @@
 3. Else the record gets our load balancing method and, if the user gave no
    `--kv-events-config`, one on unix sockets in a private directory; and word is
    left for the processes to be spawned.
+4. Whether the schedulers put in order what waits is a choice of its own. With one
+   rank there is nothing else to do, and nothing of the record changes.
 """
 
 from __future__ import annotations
 
 import os
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -29,14 +31,15 @@ from preble_plugin.adapter.choice import (
 )
 from preble_plugin.adapter.event_endpoints import events_directory, local_endpoints
 from preble_plugin.adapter.flag import add_arguments
+from preble_plugin.adapter.local_queue import local_queue_wanted
 from preble_plugin.adapter.refusals import INSTEAD, CannotWork, check_version
 from preble_plugin.service.checks import check_settings
 from preble_plugin.service.run_dir import RunDirError, ServerDirectory
 from preble_plugin.settings import Settings, SettingsError
 from preble_plugin.sglang_ext import hooks, word
-from preble_plugin.sglang_ext.facts import LaunchFacts
+from preble_plugin.sglang_ext.facts import FCFS, LaunchFacts
 from preble_plugin.sglang_ext.outcomes import outcomes_address
-from preble_plugin.sglang_ext.refusals import ENCODER, check_launch, check_method
+from preble_plugin.sglang_ext.refusals import ENCODER, check_launch, check_method, check_queue
 
 _METHOD: Final = "load_balance_method"
 _EVENTS: Final = "kv_events_config"
@@ -103,7 +106,7 @@ def decide(read: Callable[[], LaunchFacts], method: str, note: str | None) -> Ma
         return {}
     auto = found.scheduler is DpScheduler.AUTO
     try:
-        return _place(read, found, auto)
+        return _place(read, found, auto, method)
     except SettingsError:
         raise
     except CannotWork as refusal:
@@ -118,23 +121,37 @@ def decide(read: Callable[[], LaunchFacts], method: str, note: str | None) -> Ma
     return {_METHOD: "round_robin"} if method.lower() == hooks.METHOD else {}
 
 
-def _place(read: Callable[[], LaunchFacts], found: _Note, auto: bool) -> Mapping[str, str]:
+def _place(
+    read: Callable[[], LaunchFacts], found: _Note, auto: bool, method: str
+) -> Mapping[str, str]:
     settings = found.settings
     tested = hooks.OLDEST_TESTED, hooks.NEWEST_TESTED
     warnings = check_version("SGLang", hooks.version(), *tested, settings, auto)
     _check_hold()
     check_method(found.method)
     facts = read()
-    check_launch(facts)
     check_settings(settings)
+    queue = check_queue(facts, settings)
+    if facts.ranks == 1 and queue:
+        hooks.logger().info("one data-parallel rank: what waits is put in order, nothing is placed")
+        _say(warnings)
+        word.leave_queue()
+        return {_METHOD: "round_robin"} if method.lower() == hooks.METHOD else {}
+    check_launch(facts)
+    if facts.schedule_policy != FCFS and local_queue_wanted(settings, prefix_caching=True):
+        warnings.append(
+            f"--schedule-policy {facts.schedule_policy} orders what waits, and not preble's local "
+            "queue: leave it out, or set local_queue to off."
+        )
     directory = _directory()
     changes = {_METHOD: hooks.METHOD}
     if facts.events is None:
         changes[_EVENTS] = hooks.events_json(*local_endpoints(directory.path))
     hooks.run_controller_by(hooks.run_controller)
-    for warning in warnings:
-        hooks.logger().warning(warning)
+    _say(warnings)
     word.leave(settings, outcomes_address(directory.path))
+    if queue:
+        word.leave_queue()
     return changes
 
 
@@ -154,6 +171,11 @@ def _choice(ours: MutableMapping[str, Any], method: str) -> Choice:
     ):
         ours = {**ours, SCHEDULER_KEY: DpScheduler.PREBLE}
     return choose(ours, os.environ)
+
+
+def _say(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        hooks.logger().warning(warning)
 
 
 def _warn(reason: str) -> None:

@@ -5,7 +5,8 @@
    detokenizer. What a process is shows in the modules it has loaded.
 2. The launching process gets the flags and the checks. A controller gets our
    dispatch, and a scheduler tells it what becomes of requests: both only where
-   the launching process left word that requests are placed.
+   the launching process left word that requests are placed. A scheduler gets our
+   local queue where it left word of that.
 3. Nothing heavy is imported here, and nothing raised: a fault of ours is logged
    and SGLang goes on as it is.
 """
@@ -25,6 +26,11 @@ def register() -> None:
             from preble_plugin.sglang_ext import launch
 
             launch.watch()
+        if hooks.loaded(hooks.SCHEDULER) and word.queue_left(os.environ):
+            from preble_plugin.sglang_ext.local_queue import WaitingOrders
+
+            orders = WaitingOrders()
+            hooks.wrap_prefill_pass(orders.before_walk, orders.after_walk)
         if word.left(os.environ) is None:
             return
         if hooks.loaded(hooks.CONTROLLER):

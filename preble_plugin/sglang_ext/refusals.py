@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from preble_plugin.adapter.event_endpoints import EventsConfig, unreadable
+from preble_plugin.adapter.local_queue import local_queue_wanted
 from preble_plugin.adapter.refusals import INSTEAD, CannotWork
-from preble_plugin.sglang_ext.facts import LaunchFacts
+from preble_plugin.settings import Settings
+from preble_plugin.sglang_ext.facts import FCFS, LaunchFacts
 
 METHODS_OF_NO_CHOICE = ("auto", "round_robin", "preble")
 """Values of `--load-balance-method` beside which `--dp-scheduler` decides."""
@@ -30,14 +32,50 @@ def check_method(method: str) -> None:
         )
 
 
-def check_launch(facts: LaunchFacts) -> None:
-    """Raise `CannotWork` where this server leaves nothing to place, or where what
-    has to be seen cannot be seen."""
-    if facts.ranks < 2:
-        raise CannotWork(
-            "--dp-scheduler preble places requests among data-parallel ranks and there is one "
-            f"rank: set --dp-size to 2 or more, {INSTEAD}."
+def check_queue(facts: LaunchFacts, settings: Settings) -> bool:
+    """Whether the schedulers of this server put in order what waits: where they are
+    asked to and can. Raises `CannotWork` where `local_queue` is `on` and they cannot."""
+    if not local_queue_wanted(settings, prefix_caching=facts.radix_cache):
+        return False
+    reason = _no_queue(facts)
+    if reason is not None and settings.local_queue == "on":
+        raise CannotWork(f"local_queue on {reason}, or set local_queue to auto.")
+    return reason is None
+
+
+def _no_queue(facts: LaunchFacts) -> str | None:
+    if facts.schedule_policy != FCFS:
+        return (
+            f"and --schedule-policy {facts.schedule_policy} are two orders for what waits: leave "
+            "one of them out"
         )
+    if not facts.radix_cache:
+        return (
+            "takes up first what is cached and the radix cache is off for this server: leave out "
+            "--disable-radix-cache and what implies it"
+        )
+    if facts.disaggregation == "decode":
+        return (
+            "orders what waits for its prefill, which a decode server does not do: give it to the "
+            "prefill servers"
+        )
+    if facts.diffusion:
+        return "is not made for the walk of diffusion models: leave out --dllm-algorithm"
+    if facts.rust_server:
+        return "is not tested with the Rust server: unset SGLANG_RUST_SERVER"
+    if facts.ray:
+        return "does not reach schedulers that Ray starts: leave out --use-ray"
+    if facts.nodes > 1:
+        return (
+            "has to be the same in all ranks and this server spans "
+            f"{facts.nodes} nodes: run one server on each node"
+        )
+    return None
+
+
+def check_launch(facts: LaunchFacts) -> None:
+    """Raise `CannotWork` where this server leaves nothing to place (and no local queue
+    is on, see `check_queue`), or where what has to be seen cannot be seen."""
     if not facts.radix_cache:
         remedy = "leave out --disable-radix-cache and what implies it"
         if facts.disaggregation == "decode":
@@ -45,6 +83,12 @@ def check_launch(facts: LaunchFacts) -> None:
         raise CannotWork(
             "--dp-scheduler preble needs the radix cache and it is off for this server: "
             f"{remedy}, {INSTEAD}."
+        )
+    if facts.ranks < 2:
+        raise CannotWork(
+            "--dp-scheduler preble places requests among data-parallel ranks and there is one "
+            "rank, whose local queue is off: set --dp-size to 2 or more, or local_queue to on, "
+            f"{INSTEAD}."
         )
     if facts.rust_server:
         raise CannotWork(

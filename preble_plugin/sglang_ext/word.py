@@ -1,8 +1,8 @@
 """The word that a launching process leaves for the processes it spawns.
 
 It stands in the environment from the check of one launch to that of the next:
-only where requests are placed, and apart from what the user set there, so that
-a choice made from Python holds for one engine.
+only where requests are placed, or put in order where they wait, and apart from
+what the user set there, so that a choice made from Python holds for one engine.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from preble_plugin.settings import Settings
 from preble_plugin.sglang_ext.outcomes import OUTCOMES_VARIABLE
 
 _SETTINGS_VARIABLE: Final = "PREBLE_PLACEMENT"
+_QUEUE_VARIABLE: Final = "PREBLE_LOCAL_QUEUE"
 
 
 def leave(settings: Settings, outcomes: str) -> None:
@@ -26,9 +27,14 @@ def leave(settings: Settings, outcomes: str) -> None:
     os.environ[_SETTINGS_VARIABLE] = msgspec.json.encode(settings).decode()
 
 
+def leave_queue() -> None:
+    """The schedulers are to put in order what waits."""
+    os.environ[_QUEUE_VARIABLE] = "1"
+
+
 def take_back() -> None:
-    """Nothing is to be placed; idempotent."""
-    for variable in (OUTCOMES_VARIABLE, _SETTINGS_VARIABLE):
+    """Nothing is to be placed or put in order; idempotent."""
+    for variable in (OUTCOMES_VARIABLE, _SETTINGS_VARIABLE, _QUEUE_VARIABLE):
         os.environ.pop(variable, None)
 
 
@@ -38,3 +44,8 @@ def left(environment: Mapping[str, str]) -> tuple[Settings, str] | None:
     if not outcomes:
         return None
     return msgspec.json.decode(environment[_SETTINGS_VARIABLE], type=Settings), outcomes
+
+
+def queue_left(environment: Mapping[str, str]) -> bool:
+    """Whether `leave_queue` was called."""
+    return bool(environment.get(_QUEUE_VARIABLE))

@@ -75,6 +75,8 @@ def controllers() -> Any:
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, engine: Any) -> Any:
     """SGLang's hook registry, empty; what hooks are applied to is restored."""
+    from sglang.srt.managers.schedule_policy import SchedulePolicy
+    from sglang.srt.managers.scheduler import Scheduler
     from sglang.srt.managers.scheduler_components import batch_result_processor, output_sender
     from sglang.srt.plugins.hook_registry import HookRegistry
     from sglang.srt.server_args import ServerArgs
@@ -88,6 +90,8 @@ def registry(monkeypatch: pytest.MonkeyPatch, engine: Any) -> Any:
         (controller.DataParallelController, "__init__", "event_loop"),
         (output_sender.SenderWrapper, "send_output"),
         (batch_result_processor.SchedulerBatchResultProcessor, "process_batch_result_prefill"),
+        (SchedulePolicy, "calc_priority"),
+        (Scheduler, "get_new_batch_prefill"),
     ):
         for name in names:
             monkeypatch.setattr(owner, name, inspect.getattr_static(owner, name))
@@ -526,7 +530,9 @@ def test_launch_facts(make_record: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert (found.ranks, found.attention_ranks, found.nodes) == (3, 1, 1)
     assert (found.radix_cache, found.rust_server, found.ray) == (False, True, False)
     assert (found.disaggregation, found.elastic) == ("null", False)
+    assert (found.schedule_policy, found.diffusion) == ("fcfs", False)
     assert found.events is not None
+    assert hooks.launch_facts(publish(make_record(schedule_policy="lpm"))).schedule_policy == "lpm"
 
 
 def test_launch_facts_of_dp_attention(make_record: Any, tiny_qwen3: str) -> None:
@@ -1371,6 +1377,153 @@ def test_a_snapshot_is_published_with_each_prefill_result() -> None:
     published = "self.publish_load_snapshot(force=batch.forward_mode.is_extend())"
     assert text.index(published) < text.index("process_batch_result_prefill(")
     assert text.index("process_batch_result_prefill(") < text.index("_record_step_counters(")
+
+
+# --- sglang/srt/managers/schedule_policy.py; what is done there: test_sglang_local_queue.py ---
+
+
+def test_wrap_prefill_pass(registry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sglang.srt.managers.schedule_policy import SchedulePolicy
+    from sglang.srt.managers.scheduler import Scheduler
+
+    def walk(self: Any, prefill_delayer_single_pass: Any, running_batch: Any) -> Any:
+        self.policy.calc_priority(self.waiting_queue, running_batch)
+        self.waiting_queue = self.waiting_queue[1:]
+        return None, running_batch
+
+    def calc_priority(self: Any, waiting_queue: Any, *args: Any, **kwargs: Any) -> None:
+        waiting_queue.sort()
+
+    assert parameters(SchedulePolicy.calc_priority)[:3] == [
+        "self",
+        "waiting_queue",
+        "running_batch",
+    ]
+    assert parameters(Scheduler.get_new_batch_prefill) == ["self", "running_batch"]
+    monkeypatch.setattr(Scheduler, "_get_new_batch_prefill_raw", walk)
+    monkeypatch.setattr(SchedulePolicy, "calc_priority", calc_priority)
+    seen: list[Any] = []
+
+    def before(policy: Any, waiting: list[Any]) -> None:
+        seen.append((policy, list(waiting)))
+        waiting.reverse()
+
+    hooks.wrap_prefill_pass(before, lambda policy, waiting: seen.append((policy, list(waiting))))
+    hooks.apply()
+    assert hooks.missing() == []
+    scheduler: Any = object.__new__(Scheduler)
+    policy = object.__new__(SchedulePolicy)
+    scheduler.policy, scheduler.waiting_queue, scheduler.prefill_delayer = policy, [2, 1, 3], None
+    plan = scheduler.get_new_batch_prefill(SimpleNamespace())
+    assert plan.batch_to_run is None
+    assert seen == [(policy, [1, 2, 3]), (policy, [2, 1])]
+    policy.calc_priority([5, 4])  # the walk of diffusion models
+    policy.calc_priority(waiting_queue=[5, 4], running_batch=None)
+    assert len(seen) == 2
+
+
+def test_a_pass_orders_the_list_walks_it_and_leaves_who_was_not_taken() -> None:
+    from sglang.srt.managers.scheduler import Scheduler
+
+    text = source(Scheduler._get_new_batch_prefill_raw)
+    ordered = re.search(r"self\.policy\.calc_priority\( ?self\.waiting_queue, running_batch", text)
+    assert ordered is not None
+    walked = text.index("for req in self.waiting_queue:")
+    left = text.index(
+        "self.waiting_queue = [x for x in self.waiting_queue if x not in can_run_set]"
+    )
+    assert ordered.start() < walked < left
+    assert "self._get_new_batch_prefill_raw(" in source(Scheduler.get_new_batch_prefill)
+    assert "self.get_new_batch_prefill(running_batch)" in source(Scheduler.get_next_batch_to_run)
+    assert "self.waiting_queue.append(req)" in source(Scheduler._add_request_to_queue)
+    assert "self.waiting_queue.pop(i)" in source(Scheduler.abort_request)
+
+
+def test_diffusion_models_have_another_walk() -> None:
+    from sglang.srt.dllm.mixin import scheduler
+
+    assert "self.policy.calc_priority(self.waiting_queue)" in source(scheduler)
+
+
+def schedule_policy(name: str, *, cache: bool = True, **given: bool) -> Any:
+    from sglang.srt.managers.schedule_policy import SchedulePolicy
+    from sglang.srt.mem_cache.radix_cache import RadixCache
+
+    tree = RadixCache.create_simulated(disable=not cache)
+    priorities = given.get("priorities", False), given.get("low_first", False)
+    return SchedulePolicy(name, tree, False, *priorities)
+
+
+def test_takes_in_turn() -> None:
+    assert hooks.takes_in_turn(schedule_policy("fcfs"))
+    for name in ("lpm", "dfs-weight", "lof", "random", "routing-key"):
+        assert not hooks.takes_in_turn(schedule_policy(name))
+    for name in ("fcfs", "lpm"):
+        assert not hooks.takes_in_turn(schedule_policy(name, cache=False))
+
+
+def test_has_priorities() -> None:
+    assert not hooks.has_priorities(schedule_policy("fcfs"))
+    assert hooks.has_priorities(schedule_policy("fcfs", priorities=True))
+
+
+def test_tokens_and_priority(make_record: Any) -> None:
+    from sglang.srt.managers.schedule_policy import SchedulePolicy
+
+    publish(make_record())
+    some = [scheduled(priority=priority) for priority in (3, 9, -1)]
+    for low_first in (False, True):
+        policy = schedule_policy("fcfs", priorities=True, low_first=low_first)
+        ours = [hooks.tokens_and_priority(policy, one) for one in some]
+        assert {tokens for tokens, _ in ours} == {10}
+        own = list(some)
+        SchedulePolicy._sort_by_priority_and_fcfs(own, policy.priority_sign)
+        assert own == sorted(some, key=lambda one: hooks.tokens_and_priority(policy, one)[1])
+    assert hooks.tokens_and_priority(schedule_policy("fcfs"), scheduled(priority=None)) == (10, 0)
+
+
+def test_cached_tokens(make_record: Any) -> None:
+    import torch
+    from sglang.srt.mem_cache.base_prefix_cache import InsertParams
+    from sglang.srt.mem_cache.radix_cache import RadixKey
+
+    publish(make_record())
+    policy = schedule_policy("fcfs")
+    assert hooks.cached_tokens(policy, scheduled()) == 0
+    key = RadixKey(token_ids=array("q", range(1, 8)), extra_key=None)
+    policy.tree_cache.insert(InsertParams(key=key, value=torch.arange(7)))
+    assert hooks.cached_tokens(policy, scheduled()) == 7
+    assert hooks.cached_tokens(policy, scheduled(extra_key="k")) == 0
+
+
+def test_cached_tokens_are_found_as_lpm_finds_them() -> None:
+    from sglang.srt.managers.schedule_policy import SchedulePolicy
+
+    text = source(SchedulePolicy._compute_prefix_matches)
+    assert ("match_kv_cache(r, self.tree_cache, prefix_ids)" in text) or (
+        "match_prefix_for_req( self.tree_cache, r, prefix_ids, include_req=True )" in text
+    )
+    assert "-r.num_matched_prefix_tokens" in source(SchedulePolicy._sort_by_longest_prefix)
+
+
+def test_alike_tokens() -> None:
+    from sglang.srt.managers.schedule_policy import SchedulePolicy
+
+    assert hooks.alike_tokens() == (32, 32)
+    text = source(SchedulePolicy._compute_prefix_matches)
+    assert "<= IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD" in text
+    assert ">= IN_BATCH_PREFIX_CACHING_DEPRIORITIZE_THRESHOLD" in text
+
+
+def test_start_of_prompt(make_record: Any) -> None:
+    publish(make_record())
+    one, other = scheduled(), scheduled()
+    other.origin_input_ids = array("q", [*range(1, 9), 99, 99])
+    assert hooks.start_of_prompt(one, 8) == hooks.start_of_prompt(other, 8)
+    assert hooks.start_of_prompt(one, 9) != hooks.start_of_prompt(other, 9)
+    assert hooks.start_of_prompt(one, 11) is None
+    tenants = (scheduled(), scheduled(extra_key="k"), scheduled(cache_salt="s"))
+    assert len({hooks.start_of_prompt(tenant, 8) for tenant in tenants}) == 3
 
 
 # --- sglang/srt/managers/scheduler_components/ ---

@@ -55,6 +55,11 @@ class Launched(NamedTuple):
         return found[0] if found is not None else None
 
     @property
+    def queue(self) -> bool:
+        """Whether its schedulers would put in order what waits."""
+        return word.queue_left(self.environment)
+
+    @property
     def warnings(self) -> list[str]:
         """What it wrote that names our flag."""
         return [line for line in self.said.splitlines() if "--dp-scheduler" in line]

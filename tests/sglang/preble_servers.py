@@ -81,6 +81,11 @@ class SglangClient(Client):
         body = {"rid": rid, "abort_all": everything}
         assert self.http.post("/abort_request", json=body).status_code == 200
 
+    def waiting(self) -> int:
+        """Requests in the queues of the ranks, by SGLang's own word."""
+        loads = self.get("/v1/loads").json()["loads"]
+        return sum(one["num_waiting_reqs"] for one in loads)
+
     def flush_cache(self) -> None:
         """`/flush_cache`, with nothing in flight."""
         answer = self.http.post("/flush_cache", params={"timeout": 10})

@@ -53,12 +53,6 @@ def at_rest(now: SchedulerStatus) -> bool:
     )
 
 
-def waiting(client: SglangClient) -> int:
-    """Requests in the queues of the ranks, by SGLang's own word."""
-    loads = client.get("/v1/loads").json()["loads"]
-    return sum(one["num_waiting_reqs"] for one in loads)
-
-
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(8) as pool:
@@ -113,7 +107,7 @@ def test_a_queued_request_is_aborted_by_its_id(
     running = client.generated(tokens(15, HALF), max_new_tokens=1000, rid="fills", routed_dp_rank=0)
     next(running)
     queued = threads.submit(client.ask, tokens(16, HALF), rid="queues", routed_dp_rank=0)
-    until(lambda: waiting(client), lambda count: count == 1)
+    until(client.waiting, lambda count: count == 1)
     client.abort("queues")
     assert aborted(queued)["type"] == "abort"
     receipt = scheduler.receipt("queues")
@@ -155,7 +149,7 @@ def test_all_requests_are_aborted_at_once(
     queued = [
         threads.submit(client.ask, tokens(80 + i, HALF), routed_dp_rank=i % 2) for i in range(4)
     ]
-    until(lambda: waiting(client), lambda count: count == 4)
+    until(client.waiting, lambda count: count == 4)
     assert scheduler.status().in_flight == 6
     client.abort(everything=True)
     assert [aborted(one)["type"] for one in queued] == 4 * ["abort"]

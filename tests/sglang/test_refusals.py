@@ -32,8 +32,14 @@ def events(**config: str) -> tuple[str, ...]:
     return (*TWO, "--kv-events-config", json.dumps(config))
 
 
+def config(**settings: str) -> tuple[str, ...]:
+    return ("--dp-scheduler-config", json.dumps(settings))
+
+
 REFUSED: list[tuple[tuple[str, ...], dict[str, str], str]] = [
-    ((), {}, "there is one rank: set --dp-size to 2 or more"),
+    (config(local_queue="off"), {}, "one rank, whose local queue is off: set --dp-size to 2"),
+    (("--schedule-policy", "lpm"), {}, "one rank, whose local queue is off: set --dp-size to 2"),
+    (("--disable-radix-cache",), {}, "radix cache and it is off for this server: leave out"),
     ((*TWO, "--disable-radix-cache"), {}, "radix cache and it is off for this server: leave out"),
     (
         (*TWO, "--disaggregation-mode", "decode"),
@@ -129,8 +135,9 @@ def test_ray_is_refused(launching: Launching) -> None:
 
 
 def test_a_refusal_from_python_says_the_same(launching: Launching) -> None:
+    given = {"dp_size": 1, "load_balance_method": "preble", "schedule_policy": "lpm"}
     for way in ("engine", "record"):
-        error = launching.ask(way, {"dp_size": 1, "load_balance_method": "preble"}).error
+        error = launching.ask(way, given).error
         assert error is not None
         assert error.startswith("CannotWork: --dp-scheduler preble places requests among")
 
@@ -143,6 +150,52 @@ def test_several_tokenizers_detokenizers_and_stages_are_served(launching: Launch
 def test_prefill_servers_are_served_where_their_method_is_not_named(launching: Launching) -> None:
     found = launching.ask("serve", [*TWO, *PREBLE, "--disaggregation-mode", "prefill"])
     assert (found.error, found.method) == (None, "preble")
+
+
+# --- the local queue ---
+
+
+@pytest.mark.parametrize("choice", [PREBLE, AUTO, (*PREBLE, *config(local_queue="on"))])
+def test_one_rank_has_the_local_queue_alone(launching: Launching, choice: tuple[str, ...]) -> None:
+    found = launching.ask("serve", list(choice))
+    own = launching.ask("serve")
+    assert (found.error, found.queue, found.settings, found.warnings) == (None, True, None, [])
+    assert (found.method, found.events, own.queue) == (own.method, own.events, False)
+    assert found.said.count("one data-parallel rank: what waits is put in order") == 1
+
+
+def test_one_rank_has_the_local_queue_by_the_name_of_our_method(launching: Launching) -> None:
+    for way in ("engine", "record"):
+        found = launching.ask(way, {"load_balance_method": "preble"})
+        assert (found.error, found.queue, found.method) == (None, True, "round_robin")
+
+
+def test_a_word_is_left_for_one_engine(launching: Launching) -> None:
+    found = launching.ask("engines", [{"dp_scheduler": "preble"}, {}])
+    assert not found.queue
+
+
+def test_several_ranks_have_the_local_queue_beside_placement(launching: Launching) -> None:
+    found = launching.ask("serve", [*TWO, *PREBLE, "--enable-priority-scheduling"])
+    assert (found.settings, found.queue, found.warnings) == (Settings(), True, [])
+    off = launching.ask("serve", [*TWO, *PREBLE, *config(local_queue="off")])
+    assert (off.settings, off.queue) == (Settings(local_queue="off"), False)
+
+
+def test_a_policy_that_the_user_chose_stays_with_a_warning(launching: Launching) -> None:
+    found = launching.ask("serve", [*TWO, *PREBLE, "--schedule-policy", "lpm"])
+    assert (found.settings, found.queue) == (Settings(), False)
+    assert "--schedule-policy lpm orders what waits, and not preble's local queue" in found.said
+    off = config(local_queue="off")
+    quiet = launching.ask("serve", [*TWO, *PREBLE, *off, "--schedule-policy", "lpm"])
+    assert "orders what waits" not in quiet.said
+
+
+def test_a_local_queue_that_is_asked_for_and_cannot_be_is_refused(launching: Launching) -> None:
+    given = [*TWO, *PREBLE, *config(local_queue="on"), "--schedule-policy", "lpm"]
+    error = launching.ask("serve", given).error
+    assert error is not None
+    assert "local_queue on and --schedule-policy lpm are two orders for what waits: leave" in error
 
 
 # --- versions ---

@@ -15,7 +15,8 @@ from preble_plugin.sglang_ext.facts import LaunchFacts
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PREBLE_DP_SCHEDULER", "PREBLE_CONFIG", "PREBLE_OUTCOMES_ADDRESS"):
+    ours = ("DP_SCHEDULER", "CONFIG", "OUTCOMES_ADDRESS", "LOCAL_QUEUE")
+    for name in (f"PREBLE_{one}" for one in ours):
         monkeypatch.setenv(name, "")  # restored, whatever is written
         monkeypatch.delenv(name)
 

@@ -8,8 +8,9 @@ import pytest
 
 from preble_plugin.adapter.event_endpoints import EventsConfig
 from preble_plugin.adapter.refusals import CannotWork
+from preble_plugin.settings import Settings
 from preble_plugin.sglang_ext.facts import LaunchFacts
-from preble_plugin.sglang_ext.refusals import check_launch, check_method
+from preble_plugin.sglang_ext.refusals import check_launch, check_method, check_queue
 
 GOOD = LaunchFacts(
     ranks=2,
@@ -73,7 +74,11 @@ def test_what_can_work_is_taken(facts: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("facts", "cause", "remedy"),
     [
-        ({"ranks": 1}, "there is one rank", "set --dp-size to 2 or more"),
+        (
+            {"ranks": 1},
+            "there is one rank, whose local queue is off",
+            "set --dp-size to 2 or more, or local_queue to on",
+        ),
         ({"radix_cache": False}, "the radix cache", "leave out --disable-radix-cache"),
         ({"rust_server": True}, "the Rust server", "unset SGLANG_RUST_SERVER"),
         ({"ray": True}, "Ray runs it in a thread", "leave out --use-ray"),
@@ -115,3 +120,48 @@ def test_events_that_cannot_be_read_are_refused(given: dict[str, Any], reason: s
         "leave it out, or set publisher to zmq and endpoint to an address to bind, such as "
         "tcp://*:5557."
     )
+
+
+# --- the local queue ---
+
+
+@pytest.mark.parametrize("facts", [{}, {"ranks": 1}, {"disaggregation": "prefill"}])
+@pytest.mark.parametrize("wanted", ["auto", "on"])
+def test_the_local_queue_is_on_where_it_can_be(facts: dict[str, Any], wanted: Any) -> None:
+    assert check_queue(GOOD._replace(**facts), Settings(local_queue=wanted))
+
+
+def test_the_local_queue_is_off_where_it_is_not_wanted() -> None:
+    assert not check_queue(GOOD, Settings(local_queue="off"))
+    assert not check_queue(GOOD, Settings(shadow=True))
+
+
+@pytest.mark.parametrize(
+    ("facts", "cause", "remedy"),
+    [
+        (
+            {"schedule_policy": "lpm"},
+            "and --schedule-policy lpm are two orders for what waits",
+            "leave one of them out",
+        ),
+        ({"radix_cache": False}, "the radix cache is off", "leave out --disable-radix-cache"),
+        ({"disaggregation": "decode"}, "a decode server", "give it to the prefill servers"),
+        ({"diffusion": True}, "diffusion models", "leave out --dllm-algorithm"),
+        ({"rust_server": True}, "the Rust server", "unset SGLANG_RUST_SERVER"),
+        ({"ray": True}, "Ray starts", "leave out --use-ray"),
+        ({"nodes": 2}, "spans 2 nodes", "run one server on each node"),
+    ],
+    ids=lambda it: " ".join(it) if isinstance(it, dict) else "",
+)
+def test_where_the_local_queue_cannot_be_it_is_off_or_refused(
+    facts: dict[str, Any], cause: str, remedy: str
+) -> None:
+    there = GOOD._replace(**facts)
+    assert not check_queue(there, Settings())
+    with pytest.raises(CannotWork) as refusal:
+        check_queue(there, Settings(local_queue="on"))
+    sentence, _, advice = str(refusal.value).partition(": ")
+    assert sentence.startswith("local_queue on ")
+    assert cause in sentence
+    assert advice.startswith(remedy)
+    assert advice.endswith(", or set local_queue to auto.")

@@ -28,9 +28,19 @@ def test_the_word_of_the_last_launch_counts() -> None:
     assert word.left(os.environ) == (Settings(), "ipc:///two")
 
 
+def test_the_local_queue_is_a_word_of_its_own() -> None:
+    word.leave(Settings(), "ipc:///one")
+    assert not word.queue_left(os.environ)
+    word.take_back()
+    word.leave_queue()
+    assert word.queue_left(os.environ)
+    assert word.left(os.environ) is None
+
+
 def test_what_is_taken_back_is_gone_and_nothing_else(environment: dict[str, str]) -> None:
     before = dict(environment)
     word.leave(Settings(receipts=7), "ipc:///run/outcomes")
+    word.leave_queue()
     word.take_back()
     word.take_back()
     assert (word.left(os.environ), environment) == (None, before)
