@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from preble_plugin.cli.inspect_servers import explain, status
+from preble_plugin.cli.serve import add_serve, serve
 from preble_plugin.cli.simulate_arguments import add_simulate
 from preble_plugin.service.admin import AdminSocketError
 from preble_plugin.service.run_dir import RunDirError
@@ -22,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from preble_plugin.cli.simulate import simulate
 
             return simulate(options)
+        if options.command == "serve":
+            return serve(options)
         if options.command == "explain":
             return explain(options.request_id, socket=options.socket, as_json=options.json)
         return status(socket=options.socket, as_json=options.json)
@@ -36,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="preble",
-        description="Look into the prefix-aware placement of running servers, or simulate it.",
+        description="Route requests by prefix, look into the placement of running servers, or "
+        "simulate it.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
@@ -54,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "request_id", metavar="REQUEST-ID", help="the id in the server's answer, or the engine's"
     )
     commands.add_parser("status", parents=[common], help="replicas, their caches and load")
+    add_serve(commands)
     add_simulate(commands)
     return parser
 

@@ -111,7 +111,8 @@ class Bookings:
                 continue
             known.append(outcome)
             replica = booking.replica
-            booking.receipt.first_token_seconds = now - booking.receipt.time
+            if outcome.timed:
+                booking.receipt.first_token_seconds = now - booking.receipt.time
             if outcome.cached_tokens is not None:
                 booking.receipt.actual_cached_tokens = outcome.cached_tokens
                 replica.audit(booking.receipt.predicted_cached_tokens, outcome.cached_tokens)

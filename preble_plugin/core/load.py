@@ -178,7 +178,8 @@ class ReplicaLoad:
 
     def first_token(self, outcomes: Sequence[FirstToken], now: float) -> None:
         """The first tokens of one engine output message. Where the engine says
-        what it found cached, the time model learns from that."""
+        what it found cached, the time model learns from that; from one whose time is
+        not its own it learns nothing."""
         self._calibration.passed(now, len(self._running), self._running_context)
         started: list[_Request] = []
         for outcome in outcomes:
@@ -190,8 +191,12 @@ class ReplicaLoad:
                 request.new = min(max(request.prompt - outcome.cached_tokens, 0), request.prompt)
             self._running[outcome.request_id] = request
             self._running_context += request.context
-            started.append(request)
+            if outcome.timed:
+                started.append(request)
+            elif request is self._head:
+                self._head_since = now
         if not started:
+            self._price()
             return
         mark = self._calibration.prefilled(
             len(started),

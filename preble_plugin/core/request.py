@@ -55,12 +55,15 @@ class Placement(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True
     """Which rule decided: `exploit`, `explore`, `fixed`, or a policy's own name."""
 
 
-class FirstToken(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class FirstToken(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, tag=1):
     """The engine produced a request's first output: its prefill is done."""
 
     request_id: str
     cached_tokens: int | None
     """Tokens the replica found in its own cache, or None if it did not say."""
+    timed: bool = True
+    """False where it is told later than it came, as with an answer that comes whole: it
+    audits the prediction, and its time teaches nothing."""
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, tag=2):

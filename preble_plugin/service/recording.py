@@ -85,7 +85,8 @@ class Recording:
                 del self._open[outcome.request_id]
                 self._ended(known, outcome, now)
             else:
-                known.first_token_at = now
+                if outcome.timed:
+                    known.first_token_at = now
                 known.cached_tokens = outcome.cached_tokens
 
     def forget(self, request_ids: Iterable[str]) -> None:

@@ -134,3 +134,14 @@ def test_reports_of_a_replica_teach_its_speed():
         made.report(0, LoadReport(at + 0.95, 0, 0, tokens, seconds), at + 0.96)
     # 0.5 s by the engine's clock, 0.9 s by ours
     assert status(made, 50.0).prefill_tokens_per_second == pytest.approx(128 * BLOCK / 0.5, rel=0.1)
+
+
+def test_a_first_token_told_again_with_the_hit_audits_and_keeps_its_time():
+    made = scheduler(1, capacity=100)
+    place(made, "a", prompt(1, 30), 10.0)
+    made.observe(0, [FirstToken("a", None)], 10.5)
+    made.observe(0, [FirstToken("a", 0, timed=False), Finished("a", 3)], 14.0)
+
+    receipt = made.explain("a")[0]
+    assert (receipt.first_token_seconds, receipt.actual_cached_tokens) == (0.5, 0)
+    assert status(made, 14.0).audited_requests == 1

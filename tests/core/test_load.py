@@ -294,3 +294,16 @@ def test_a_hundred_thousand_requests_leave_nothing_behind():
 
     assert (busy.load_seconds(now), busy.waiting, busy.running) == (0.0, 0, 0)
     assert busy.requests_in_window(now) == pytest.approx(18_000, rel=0.02)
+
+
+def test_a_first_token_told_late_frees_the_prefill_and_teaches_nothing():
+    told_late, untouched = load(), load()
+    told_late.placed("a", 500, 2000, 40, now=10.0)
+    told_late.first_token([FirstToken("a", 1500, timed=False)], 60.0)
+
+    assert (told_late.load_seconds(60.0), told_late.running) == (0.0, 1)
+
+    told_late.finished("a", 40, 60.0)
+    told_late.placed("b", 500, 2000, 40, now=70.0)
+    untouched.placed("b", 500, 2000, 40, now=70.0)
+    assert told_late.load_seconds(70.0) == untouched.load_seconds(70.0)

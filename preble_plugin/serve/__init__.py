@@ -1,0 +1,1 @@
+"""`preble serve`: an OpenAI-compatible router in front of servers that already run."""

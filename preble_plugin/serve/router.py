@@ -1,0 +1,119 @@
+"""What comes in at the public port.
+
+1. A request to a path whose prompts we know is read, understood, and placed. All else goes
+   to the least busy backend.
+2. `/v1/models` and `/health` are the router's own.
+3. More requests than `max_in_flight` are turned away, with the time after which to come
+   again.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from preble_plugin.serve.asked import understand
+from preble_plugin.serve.config import ServeConfig
+from preble_plugin.serve.errors import AGAIN_SECONDS, RouterError
+from preble_plugin.serve.fleet import Fleet
+from preble_plugin.serve.kinds import KINDS
+from preble_plugin.serve.metrics import RouterMetrics
+from preble_plugin.serve.relay import CutShort
+from preble_plugin.serve.sending import SAFE, Sender
+
+_log = logging.getLogger(__name__)
+_OWN_MODELS: Final = "/v1/models"
+
+
+class Router:
+    """Answers each request; used from one event loop."""
+
+    def __init__(self, config: ServeConfig, fleet: Fleet, session: aiohttp.ClientSession) -> None:
+        self.metrics = RouterMetrics()
+        self.draining = False
+        """No more requests come: not ready."""
+        self._fleet = fleet
+        self._session = session
+        self._in_flight = 0
+        self.configure(config)
+
+    def configure(self, config: ServeConfig) -> None:
+        """Take on limits and timeouts."""
+        self._config = config
+        self._sender = Sender(config, self._fleet, self._session, self.metrics)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered to the end."""
+        return self._in_flight
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        try:
+            return await self._answer(request)
+        except RouterError as error:
+            self.metrics.refused(error.code)
+            return error.response()
+        except CutShort as error:
+            _log.warning("backend %s broke off within an answer: %s", error.backend, error)
+            self.metrics.failed(error.backend, "cut")
+            if request.transport is not None:
+                request.transport.close()  # what is missing is to be seen
+            return error.response
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path, method = request.path, request.method
+        if method in SAFE:
+            if path == "/health":
+                return self._health()
+            if path == _OWN_MODELS:
+                return _json({"object": "list", "data": self._fleet.cards()})
+        kind = KINDS.get(path) if method == "POST" else None
+        if path == "/metrics" or (kind is None and not self._passes(path)):
+            raise RouterError(404, "not_found", f"there is no {path} here")
+        if self._in_flight >= self._config.max_in_flight:
+            raise RouterError(
+                429, "too_many_requests", "too many requests are in flight", AGAIN_SECONDS
+            )
+        self._in_flight += 1
+        try:
+            body = await self._body(request)
+            asked = understand(kind, body) if kind is not None else None
+            if kind is None or asked is None:
+                return await self._sender.by_load(request, body, kind is not None)
+            return await self._sender.placed(request, kind, asked, body)
+        finally:
+            self._in_flight -= 1
+
+    def _passes(self, path: str) -> bool:
+        return self._config.pass_through or path.startswith(_OWN_MODELS + "/")
+
+    def _health(self) -> web.Response:
+        up = len(self._fleet.up)
+        ready = bool(up) and not self.draining
+        return web.Response(
+            status=200 if ready else 503,
+            body=msgspec.json.encode({"ready": ready, "backends_up": up}),
+            content_type="application/json",
+        )
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        try:
+            if request.headers.get("Expect", "").lower() == "100-continue":
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                request.writer.output_size = 0  # of the answer, nothing is sent yet
+            return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise RouterError(
+                413,
+                "request_too_large",
+                f"the request is larger than {self._config.max_body_megabytes:g} MB",
+            ) from None
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

@@ -1,0 +1,136 @@
+"""vLLM over HTTP (0.28 to 0.32).
+
+- `/v1/models` (entrypoints/openai/models/protocol.py): `root` is the model as launched,
+  `parent` is set for LoRA adapters.
+- `/metrics` has `vllm:cache_config_info` with the resolved cache of each rank
+  (v1/metrics/loggers.py): the label `engine` is the rank.
+- `/kv_event_sources` (entrypoints/serve/instrumentator/basic.py, from 0.31): each rank's
+  `KVEventsConfig` with its own endpoints.
+- Answers are named after `X-Request-Id` (entrypoints/openai/*/serving.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from preble_plugin.serve.facts import Ask, AskError, Facts, base_model, whole
+from preble_plugin.serve.kinds import Kind
+from preble_plugin.service.interface import EventSource
+
+_CACHE: Final = "vllm:cache_config_info"
+_PREFIXES: Final = {Kind.CHAT: "chatcmpl-", Kind.COMPLETION: "cmpl-"}
+
+
+class VllmHttp:
+    """vLLM's manners."""
+
+    engine = "vllm"
+    wraps_text = True
+    turns_developers = True
+
+    async def learn(self, ask: Ask, cards: tuple[dict[str, Any], ...]) -> Facts:
+        """Ask a vLLM server. Raises `AskError`."""
+        model, adapters = base_model(cards)
+        remarks: list[str] = []
+        caches = await self._caches(ask)
+        if not caches:
+            remarks.append("its /metrics does not tell its block size")
+        elif any(cache.get("enable_prefix_caching") == "False" for cache in caches):
+            remarks.append("prefix caching is off: no prompt will be found there")
+        sources = await self._sources(ask)
+        root = next((card.get("root") for card in cards if card["id"] == model), None)
+        first = caches[0] if caches else {}
+        block_size, blocks = whole(first.get("block_size")), whole(first.get("num_gpu_blocks"))
+        return Facts(
+            engine=self.engine,
+            cards=cards,
+            model=model,
+            adapters=adapters,
+            tokenizer=root if isinstance(root, str) else None,
+            ranks=max(len(caches), len(sources), 1),
+            block_size=block_size,
+            capacity_tokens=blocks * block_size if blocks and block_size else None,
+            events=sources,
+            remarks=tuple(remarks),
+        )
+
+    def answer_id(self, kind: Kind, request_id: str) -> str | None:
+        """`chatcmpl-` or `cmpl-` and the request's id."""
+        prefix = _PREFIXES.get(kind)
+        return prefix + request_id if prefix else None
+
+    def names_rank(self, kind: Kind) -> bool:
+        """Completions and chat: for the others vLLM's own dispatch chooses the rank
+        (0.32: no `_get_data_parallel_rank` in entrypoints/openai/responses)."""
+        return kind in _PREFIXES
+
+    def rank_in_body(self, kind: Kind) -> str | None:
+        """None: the header does it."""
+        return None
+
+    def namespace_in_events(self, body: Mapping[str, Any]) -> bool:
+        """Events name the salt. A LoRA's number, which they name too, is not known here."""
+        return True
+
+    def tools(self, tools: list[Any]) -> list[Any]:
+        """`tool.model_dump()` (entrypoints/generate/base/protocol.py)."""
+        return [_tool(tool) for tool in tools]
+
+    async def _caches(self, ask: Ask) -> list[dict[str, str]]:
+        """The labels of each rank's cache, by rank."""
+        try:
+            page = await ask.text("/metrics")
+        except AskError:
+            return []
+        lines = [line for line in page.splitlines() if line.startswith(_CACHE)]
+        found: dict[int, dict[str, str]] = {}
+        try:
+            for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+                for sample in family.samples:
+                    found[int(sample.labels.get("engine") or 0)] = dict(sample.labels)
+        except ValueError:
+            return []
+        return [labels for _, labels in sorted(found.items())]
+
+    async def _sources(self, ask: Ask) -> tuple[EventSource | None, ...]:
+        """Where the ranks publish, by position: under hybrid load balancing the ranks
+        of a server are counted from 0 and its sources are not."""
+        try:
+            told = await ask.json("/kv_event_sources")
+        except AskError:
+            return ()
+        if not isinstance(told, dict):
+            return ()
+        ranks = sorted((rank for rank in told if rank.isdigit()), key=int)
+        return tuple(_source(told[rank]) for rank in ranks)
+
+
+def _source(told: object) -> EventSource | None:
+    if not isinstance(told, dict) or told.get("publisher") != "zmq":
+        return None
+    endpoint, replay = told.get("endpoint"), told.get("replay_endpoint")
+    if not told.get("enable_kv_cache_events") or not isinstance(endpoint, str):
+        return None
+    topic = told.get("topic")
+    return EventSource(
+        endpoint,
+        replay if isinstance(replay, str) else None,
+        topic if isinstance(topic, str) else "",
+    )
+
+
+def _tool(tool: Any) -> Any:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(function, dict):
+        return tool
+    shown = {key: function.get(key) for key in ("name", "description", "parameters")}
+    deferred = tool.get("defer_loading")
+    given = {"defer_loading": deferred, **function}
+    for key in ("strict", "defer_loading"):
+        if given.get(key) is not None:
+            shown[key] = given[key]
+    whole = {"type": "function", "function": shown}
+    return whole if deferred is None else {**whole, "defer_loading": deferred}
