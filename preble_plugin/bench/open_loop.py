@@ -74,7 +74,7 @@ def warm(base_url: str, model: str, calls: Sequence[Call], ranks: int) -> Pace:
 
 
 async def _warm(base_url: str, model: str, calls: Sequence[Call], ranks: int) -> Pace:
-    async with _client(base_url) as client:
+    async with connected(base_url) as client:
 
         async def one_by_one(rank: int, share: Sequence[Call]) -> None:
             for call in share:
@@ -96,7 +96,7 @@ async def _drive(
     base_url: str, model: str, calls: Sequence[Call], answered: Callable[[Answer], None]
 ) -> list[Answer]:
     bodies = [_body(model, call) for call in calls]
-    async with _client(base_url) as client, asyncio.TaskGroup() as group:
+    async with connected(base_url) as client, asyncio.TaskGroup() as group:
         began = time.perf_counter()
 
         async def ask_and_tell(call: Call, body: bytes) -> Answer:
@@ -111,7 +111,8 @@ async def _drive(
     return [task.result() for task in tasks]
 
 
-def _client(base_url: str) -> httpx.AsyncClient:
+def connected(base_url: str) -> httpx.AsyncClient:
+    """A client for as many requests at a time as there are; close it."""
     return httpx.AsyncClient(
         base_url=base_url,
         timeout=TIMEOUT_SECONDS,
@@ -137,21 +138,39 @@ def _body(model: str, call: Call) -> bytes:
     ).encode()
 
 
-async def _ask(
+class Streamed(NamedTuple):
+    """What was streamed back. Times in seconds from the moment the request was due."""
+
+    late_seconds: float
+    ttft_seconds: float
+    """Up to the end where nothing came."""
+    latency_seconds: float
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    token_ids: list[int]
+    """Of the answer, where the request asked for them (`return_token_ids`)."""
+    error: str | None
+
+
+async def streamed(
     client: httpx.AsyncClient,
+    path: str,
     body: bytes,
-    call: Call,
     due: float,
     headers: Mapping[str, str] | None = None,
-) -> Answer:
+) -> Streamed:
+    """POST `body`, which asks for a stream with usage; `due` is by `time.perf_counter`.
+    Does not raise where it fails: there is an `error` then."""
     late = time.perf_counter() - due
     first: float | None = None
     usage: dict[str, Any] = {}
+    token_ids: list[int] = []
     error: str | None = None
     try:
         async with client.stream(
             "POST",
-            "/v1/chat/completions",
+            path,
             content=body,
             headers={"content-type": "application/json", **(headers or {})},
         ) as response:
@@ -162,20 +181,42 @@ async def _ask(
                     first = time.perf_counter() - due
                 if '"usage":{' in line:
                     usage = json.loads(line.removeprefix("data: "))["usage"]
+                if '"token_ids":[' in line:
+                    token_ids += json.loads(line.removeprefix("data: "))["choices"][0]["token_ids"]
     except (httpx.HTTPError, json.JSONDecodeError, KeyError) as problem:
         error = f"{type(problem).__name__}: {problem}"
     latency = time.perf_counter() - due
-    output_tokens = int(usage.get("completion_tokens") or 0)
-    if error is None and output_tokens != call.output_tokens:
-        error = f"{output_tokens} of {call.output_tokens} output tokens"
-    return Answer(
-        document=call.document,
-        at_seconds=call.at_seconds,
+    return Streamed(
         late_seconds=late,
         ttft_seconds=latency if first is None else first,
         latency_seconds=latency,
         prompt_tokens=int(usage.get("prompt_tokens") or 0),
         cached_tokens=int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
-        output_tokens=output_tokens,
+        output_tokens=int(usage.get("completion_tokens") or 0),
+        token_ids=token_ids,
+        error=error,
+    )
+
+
+async def _ask(
+    client: httpx.AsyncClient,
+    body: bytes,
+    call: Call,
+    due: float,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    came = await streamed(client, "/v1/chat/completions", body, due, headers)
+    error = came.error
+    if error is None and came.output_tokens != call.output_tokens:
+        error = f"{came.output_tokens} of {call.output_tokens} output tokens"
+    return Answer(
+        document=call.document,
+        at_seconds=call.at_seconds,
+        late_seconds=came.late_seconds,
+        ttft_seconds=came.ttft_seconds,
+        latency_seconds=came.latency_seconds,
+        prompt_tokens=came.prompt_tokens,
+        cached_tokens=came.cached_tokens,
+        output_tokens=came.output_tokens,
         error=error,
     )

@@ -2,7 +2,7 @@
 
 1. A seeded pseudo-language of syllables gives text of any length.
 2. A byte-level BPE tokenizer of 4,096 tokens is trained on some of that text.
-3. A Llama of 4.5 M parameters gets seeded random weights, float32: what it
+3. A Llama of 4.5 M parameters, or of another shape, gets seeded random weights, float32: what it
    answers means nothing, but it computes, caches and answers like any model.
 4. All files land in one directory, in one step: a run that was cut short leaves
    nothing that could be taken for a model.
@@ -18,8 +18,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,20 @@ HEAD_DIM: Final = 64
 INTERMEDIATE: Final = 512
 POSITIONS: Final = 8192
 END: Final = "<|end|>"
+
+
+class Shape(NamedTuple):
+    """Sizes of a Llama; vocabulary and positions stay what they are."""
+
+    hidden: int = HIDDEN
+    layers: int = LAYERS
+    heads: int = HEADS
+    kv_heads: int = KV_HEADS
+    head_dim: int = HEAD_DIM
+    intermediate: int = INTERMEDIATE
+
+
+TINY: Final = Shape()
 
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}"
@@ -76,13 +91,14 @@ class Language:
         return " ".join(sentences)
 
 
-def make_tiny_model(directory: Path, seed: int = 0) -> Path:
+def make_tiny_model(directory: Path, seed: int = 0, shape: Shape = TINY) -> Path:
     """Make the model in `directory`, unless it is there, and return `directory`.
 
-    The same seed gives the same files. Needs `tokenizers` and `safetensors`
-    (both come with either engine). Takes about 3 seconds; 18 MB.
+    The same seed and shape give the same files. Needs `tokenizers` and `safetensors`
+    (both come with either engine). Takes about 3 seconds and 18 MB; other shapes in
+    proportion.
     """
-    return write_model(directory, seed, llama_config(), llama_weights)
+    return write_model(directory, seed, llama_config(shape), partial(llama_weights, shape=shape))
 
 
 def write_model(
@@ -146,18 +162,18 @@ def _tokenizer_config() -> dict[str, Any]:
     }
 
 
-def llama_config() -> dict[str, Any]:
+def llama_config(shape: Shape = TINY) -> dict[str, Any]:
     """config.json of the Llama."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": VOCABULARY,
-        "hidden_size": HIDDEN,
-        "intermediate_size": INTERMEDIATE,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": KV_HEADS,
-        "head_dim": HEAD_DIM,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
         "max_position_embeddings": POSITIONS,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
@@ -169,34 +185,36 @@ def llama_config() -> dict[str, Any]:
     }
 
 
-def llama_weights(seed: int) -> dict[str, NDArray[np.float32]]:
+def llama_weights(seed: int, shape: Shape = TINY) -> dict[str, NDArray[np.float32]]:
     """Its tensors by name, each `(rows, columns)` or `(size,)`."""
     rng = np.random.default_rng(seed)
+    hidden, intermediate = shape.hidden, shape.intermediate
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
 
     def matrix(rows: int, columns: int) -> NDArray[np.float32]:
         scale = np.float32(1 / math.sqrt(columns))
         return rng.standard_normal((rows, columns), dtype=np.float32) * scale
 
     def ones() -> NDArray[np.float32]:
-        return np.ones(HIDDEN, dtype=np.float32)
+        return np.ones(hidden, dtype=np.float32)
 
     weights = {
-        "model.embed_tokens.weight": matrix(VOCABULARY, HIDDEN),
+        "model.embed_tokens.weight": matrix(VOCABULARY, hidden),
         "model.norm.weight": ones(),
-        "lm_head.weight": matrix(VOCABULARY, HIDDEN),
+        "lm_head.weight": matrix(VOCABULARY, hidden),
     }
-    for layer in range(LAYERS):
+    for layer in range(shape.layers):
         name = f"model.layers.{layer}"
         weights |= {
             f"{name}.input_layernorm.weight": ones(),
             f"{name}.post_attention_layernorm.weight": ones(),
-            f"{name}.self_attn.q_proj.weight": matrix(HEADS * HEAD_DIM, HIDDEN),
-            f"{name}.self_attn.k_proj.weight": matrix(KV_HEADS * HEAD_DIM, HIDDEN),
-            f"{name}.self_attn.v_proj.weight": matrix(KV_HEADS * HEAD_DIM, HIDDEN),
-            f"{name}.self_attn.o_proj.weight": matrix(HIDDEN, HEADS * HEAD_DIM),
-            f"{name}.mlp.gate_proj.weight": matrix(INTERMEDIATE, HIDDEN),
-            f"{name}.mlp.up_proj.weight": matrix(INTERMEDIATE, HIDDEN),
-            f"{name}.mlp.down_proj.weight": matrix(HIDDEN, INTERMEDIATE),
+            f"{name}.self_attn.q_proj.weight": matrix(queries, hidden),
+            f"{name}.self_attn.k_proj.weight": matrix(keys, hidden),
+            f"{name}.self_attn.v_proj.weight": matrix(keys, hidden),
+            f"{name}.self_attn.o_proj.weight": matrix(hidden, queries),
+            f"{name}.mlp.gate_proj.weight": matrix(intermediate, hidden),
+            f"{name}.mlp.up_proj.weight": matrix(intermediate, hidden),
+            f"{name}.mlp.down_proj.weight": matrix(hidden, intermediate),
         }
     return weights
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from preble_plugin.bench import workload
-from preble_plugin.bench.tiny_model import VOCABULARY, make_tiny_model
+from preble_plugin.bench.tiny_model import VOCABULARY, Shape, make_tiny_model
 
 tokenizers = pytest.importorskip("tokenizers")
 safetensors = pytest.importorskip("safetensors.numpy")
@@ -53,3 +53,14 @@ def test_prompts_of_the_workload_have_the_length_asked_for(model: Path) -> None:
         for call in workload.unique(8, 5.0, tokens=3000).calls
     ]
     assert sum(lengths) / len(lengths) == pytest.approx(3000, rel=0.05)
+
+
+def test_another_shape_is_in_config_and_weights(tmp_path: Path) -> None:
+    shape = Shape(hidden=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate=96)
+    made = make_tiny_model(tmp_path / "other", shape=shape)
+    config = json.loads((made / "config.json").read_text())
+    weights = safetensors.load_file(made / "model.safetensors")
+    assert (config["hidden_size"], config["num_hidden_layers"]) == (64, 2)
+    assert weights["model.layers.1.mlp.down_proj.weight"].shape == (64, 96)
+    assert weights["model.layers.1.self_attn.k_proj.weight"].shape == (32, 64)
+    assert "model.layers.2.mlp.down_proj.weight" not in weights

@@ -1,0 +1,1 @@
+"""The simulator against real engines: see `__main__`."""

@@ -1,0 +1,216 @@
+"""The simulator against a real engine on this machine, with coefficients fitted from it.
+
+    python -m benchmarks.validate --engine vllm --cell document=1,2 --cell unique=2
+
+1. `fit`: each policy gets a server, which is timed with controlled requests
+   (`controlled`). From those of all servers, spread over the session, come the
+   coefficients (`fit`), and profile.json, which `preble simulate --hardware` takes.
+2. `run`: the same server is asked all workloads at all rates, each with
+   empty caches, after a short one that tells the efficiency (`compare`). No request of
+   these was seen by the fit.
+3. `report`: the same requests in the simulator, and both side by side.
+
+What one step wrote into --out the later ones read: `--steps report` asks no engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.validate import controlled, stage
+from benchmarks.validate.asking import replay
+from benchmarks.validate.compare import (
+    PACING,
+    Run,
+    at,
+    beside,
+    efficiency,
+    heard,
+    simulated,
+)
+from benchmarks.validate.fit import Fitted, Sample, fit, mean
+from benchmarks.validate.report import report
+from benchmarks.validate.scaling import SCALES, Cell
+from preble_plugin.bench.foreign import ForeignLoad
+from preble_plugin.bench.server import Server, ServerError
+from preble_plugin.bench.tiny_model import make_tiny_model
+
+STEPS = ("fit", "run", "report")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    # SIGTERM ends as Ctrl-C does: through the blocks that stop the server.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        if {"fit", "run"} & set(options.steps):
+            _on_engine(options)
+        if "report" in options.steps:
+            print(_report(options))
+    except (ServerError, RuntimeError, ValueError, OSError) as problem:
+        print(f"\n{problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _on_engine(options: argparse.Namespace) -> None:
+    model = make_tiny_model(options.model, shape=stage.SHAPE)
+    for policy in options.policy:
+        log = options.out / f"{policy}.log"
+        print(f"{options.engine} by {policy}: starting", flush=True)
+        with stage.server(options.engine, policy, model, log, options.standins) as server:
+            stage.settle(server)
+            started = time.time()
+            if "fit" in options.steps:
+                _fit(options, server)
+            if "run" in options.steps:
+                for number, cell in enumerate(_cells(options)):
+                    _run(options, server, policy, cell, number, started)
+
+
+def _fit(options: argparse.Namespace, server: Server) -> None:
+    foreign = ForeignLoad(server.cpu_seconds)
+    samples = controlled.time_requests(
+        server.base_url, server.served_name, stage.RANKS, options.repeat_fit, options.seed + 1000
+    )
+    with (options.out / "samples.jsonl").open("ab") as file:
+        file.write(msgspec.json.encode(samples) + b"\n")
+    scatter = controlled.scatter(samples)
+    print(f"{len(samples)} timings, scatter {scatter:.1%}, {foreign.cores():.2f} cores by others")
+
+
+def _run(
+    options: argparse.Namespace,
+    server: Server,
+    policy: str,
+    cell: Cell,
+    number: int,
+    started: float,
+) -> None:
+    stage.empty_caches(options.engine, server, 2 * number)
+    paced = replay(server.base_url, server.served_name, PACING.workload(), stage.RANKS)
+    stage.empty_caches(options.engine, server, 2 * number + 1)
+    foreign = ForeignLoad(server.cpu_seconds)
+    answers = replay(server.base_url, server.served_name, cell.workload())
+    run = Run(options.engine, policy, cell, started, foreign.cores(), paced, answers)
+    with (options.out / "runs.jsonl").open("ab") as file:
+        file.write(msgspec.json.encode(run) + b"\n")
+    found = heard(run)
+    print(
+        f"{policy} {cell.name} at {cell.rate:g}/s: {len(answers)} requests, "
+        f"TTFT {found.mean_ttft * 1e3:.0f} ms, latency {found.mean_latency * 1e3:.0f} ms, "
+        f"cached {found.cached_share:.1%}; {run.foreign_cores:.2f} cores by others",
+        flush=True,
+    )
+
+
+def _report(options: argparse.Namespace) -> str:
+    samples = [
+        sample
+        for line in (options.out / "samples.jsonl").read_bytes().splitlines()
+        for sample in msgspec.json.decode(line, type=list[Sample])
+    ]
+    fitted = fit(mean(samples), stage.limits(options.engine))
+    path = options.out / "runs.jsonl"
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    runs = [msgspec.json.decode(line, type=Run) for line in lines]
+    paces = _paces(runs, fitted)
+    usual = at(fitted, statistics.median(paces.values())) if paces else fitted
+    profile = msgspec.json.format(msgspec.json.encode(usual.hardware), indent=2)
+    (options.out / "profile.json").write_bytes(profile + b"\n")
+    (options.out / "fitted.json").write_bytes(msgspec.json.encode(usual))
+    rows = []
+    for (cell, _), same in groupby(sorted(runs, key=_kind), _kind):
+        rounds = list(same)
+        pairs = [
+            (
+                heard(run),
+                simulated(cell.workload(), at(fitted, paces[_server(run)]), *_as_simulated(run)),
+            )
+            for run in rounds
+        ]
+        rows.append(beside(rounds[0], pairs))
+    (options.out / "rows.json").write_bytes(msgspec.json.encode(rows))
+    text = report(options.engine, usual, list(paces.values()), rows)
+    (options.out / "report.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def _paces(runs: Sequence[Run], fitted: Fitted) -> dict[tuple[str, float], float]:
+    """The efficiency of each server, by its runs of `PACING`."""
+    found: dict[tuple[str, float], list[float]] = {}
+    for run in runs:
+        pace = efficiency(run.paced, fitted, stage.RANKS, stage.BLOCKS[run.engine])
+        found.setdefault(_server(run), []).append(pace)
+    return {server: statistics.median(paces) for server, paces in found.items()}
+
+
+def _server(run: Run) -> tuple[str, float]:
+    return run.policy, run.server_started
+
+
+def _as_simulated(run: Run) -> tuple[str, int, int]:
+    """The policy by core's name, replicas, and tokens of a block."""
+    policy = stage.SIMULATED_AS[run.engine] if run.policy == stage.OWN else run.policy
+    return policy, stage.RANKS, stage.BLOCKS[run.engine]
+
+
+def _kind(run: Run) -> tuple[Cell, str]:
+    return run.cell, run.policy
+
+
+def _cells(options: argparse.Namespace) -> Iterator[Cell]:
+    for _ in range(options.repeat):
+        for name, rates in options.cell:
+            for rate in rates:
+                yield Cell(name, rate, round(rate * options.seconds), options.seed)
+
+
+def _cell(text: str) -> tuple[str, list[float]]:
+    name, _, rates = text.partition("=")
+    if name not in SCALES or not rates:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no WORKLOAD=RATE,...; workloads: {', '.join(SCALES)}"
+        )
+    return name, [float(rate) for rate in rates.split(",")]
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.validate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--engine", choices=stage.ENGINES, default="vllm")
+    add("--policy", default=f"{stage.OWN},e2", help=f"{stage.OWN} is the engine's own dispatch")
+    add("--cell", type=_cell, action="append", default=[], help="WORKLOAD=RATE,...; repeatable")
+    add("--seconds", type=float, default=45.0, help="of arrivals of each run")
+    add("--seed", type=int, default=1, help="of the workloads")
+    add("--repeat", type=int, default=1, help="rounds of each run")
+    add("--repeat-fit", type=int, default=1, help="rounds of the controlled requests, a server")
+    add("--steps", default=",".join(STEPS), help=f"of {', '.join(STEPS)}")
+    add("--standins", type=Path, help="what SGLang imports and a CPU has no wheel of: directory")
+    add("--model", type=Path, default=Path(".cache/validate-model"), help="made if not there")
+    add("--out", type=Path, help="chosen: build/validate/ENGINE")
+    options = parser.parse_args(arguments)
+    options.policy = options.policy.split(",")
+    options.steps = options.steps.split(",")
+    if unknown := set(options.steps) - set(STEPS):
+        parser.error(f"no such step: {', '.join(unknown)} (there are: {', '.join(STEPS)})")
+    options.out = options.out or Path("build/validate") / options.engine
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
