@@ -4,16 +4,20 @@
    It may change its group at any time, and then stands there by its arrival.
 2. Group g has weight g: while all have requests, each run of P (P + 1) / 2 turns has g
    of group g (paper, section 3.3: of 55 slots 10 from group 10, ... 1 from group 1).
-   Each group has a *tag*, the virtual time of its next turn; the lowest tag goes, and
-   rises by 1 / g. A group that was empty comes in one turn of its own from now.
-3. A request is *overtaken* by each that came later and was taken sooner. While the
+   Each group has a *tag*, the virtual time of its next turn; the lowest tag has the
+   turn, and rises by 1 / g. A group that was empty comes in one turn of its own from now.
+3. A share that few requests have is more than they would get by arrival. So the turn
+   goes to the earliest of that group *and of those above*: it may bring a request
+   forward only against those with less in cache. (The paper does not say so. Where a
+   large request that fits nowhere stops an engine, it is what makes the queue pay.)
+4. A request is *overtaken* by each that came later and was taken sooner. While the
    earliest that waits has been overtaken `most` times, it goes, whatever its group.
 
-Why 3 bounds all: who overtakes a request came later than it, so later than the earliest
+Why 4 bounds all: who overtakes a request came later than it, so later than the earliest
 that waits too, and overtakes that one as well. So nobody has been overtaken more often
 than the earliest, and taking the earliest overtakes nobody.
 
-A forced turn (3) does not move the tags: it is no turn of its group's.
+A tag moves with its group's own turn alone, not where a request goes by 3 or 4.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from math import lcm
+from operator import attrgetter
 from typing import Final, Generic, NamedTuple, TypeVar
 
 GROUPS: Final = 10
@@ -105,21 +110,20 @@ class Turns(Generic[T]):
         return self._early >= self._most
 
     def due(self) -> Waiting[T]:
-        """Whose turn it is; somebody waits. O(groups), stale places apart."""
+        """Whose turn it is; somebody waits. O(groups), amortised."""
         if self.forced:
             earliest = next(iter(self._arrivals.values()))
             assert earliest is not None
             return earliest
-        live, turns = self._live, self._next_turn
-        group = min((one for one in range(GROUPS, 0, -1) if live[one]), key=turns.__getitem__)
-        return self._head(group)
+        heads = [self._head(one) for one in range(self._lowest(), GROUPS + 1) if self._live[one]]
+        return min(heads, key=attrgetter("number"))
 
     def take(self, waiting: Waiting[T]) -> Taken[T]:
         """A request is taken, in its turn or out of it. O(log n) amortised."""
         group, number = waiting.group, waiting.number
         taken = Taken(waiting, self._next_turn[group], self._now, self._early, [])
-        if not (self.forced and number == next(iter(self._arrivals))):
-            self._now = max(self._now, self._next_turn[group])
+        if group == self._lowest():
+            self._now = self._next_turn[group]
             self._next_turn[group] += _ONE // group
         self._leave(waiting)
         self._arrivals[number] = None
@@ -139,6 +143,12 @@ class Turns(Generic[T]):
         self._now, self._next_turn[waiting.group] = taken.now, taken.next_turn
 
     # -- groups --------------------------------------------------------------------
+
+    def _lowest(self) -> int:
+        """The group with the lowest tag of those that have requests; of equals the one
+        with the most in cache."""
+        live, tags = self._live, self._next_turn
+        return min((one for one in range(GROUPS, 0, -1) if live[one]), key=tags.__getitem__)
 
     def _enter(self, waiting: Waiting[T]) -> None:
         group = waiting.group

@@ -56,12 +56,17 @@ def test_one_that_changes_its_group_stands_there_by_its_arrival() -> None:
 
 
 def test_a_group_that_was_empty_has_no_turns_saved_up() -> None:
-    made = turns(*[10] * 200)
+    made = turns(*[10] * 100)
     taken(made, 100)
-    for number in range(200, 260):
-        made.add(waiting(number, 5))
+    for number in range(100, 200):
+        made.add(waiting(number, 5 if number % 2 == 0 else 10))
     drawn = Counter(one.group for one in taken(made, 30))
     assert drawn == {10: 20, 5: 10}
+
+
+def test_a_turn_goes_to_those_who_came_before_with_more_in_cache() -> None:
+    made = turns(*[10] * 30, 1, *[10] * 30)
+    assert [one.item for one in taken(made, 33)] == [*range(30), 30, 31, 32]
 
 
 @pytest.mark.parametrize("most", [0, 1, 5])
@@ -111,11 +116,11 @@ class Naive:
         self.overtaken.update(other.number for other in self.waiting if other.number < one.number)
 
     def may_go(self, one: Waiting[int]) -> bool:
-        """Whether a request may have this turn: the earliest of its group, unless some
-        request must not be overtaken any more, and then the earliest of all."""
+        """Whether a request may have this turn: those it overtakes have less in cache,
+        unless some request must not be overtaken any more, and then the earliest of all."""
         if any(self.overtaken[other.number] >= self.most for other in self.waiting):
             return one is min(self.waiting, key=lambda other: other.number)
-        return all(one.number <= other.number for other in self.waiting if other.group == one.group)
+        return all(other.group < one.group for other in self.waiting if other.number < one.number)
 
 
 Step = tuple[str, int, int]
