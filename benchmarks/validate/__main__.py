@@ -2,12 +2,12 @@
 
     python -m benchmarks.validate --engine vllm --cell document=1,2 --cell unique=2
 
-1. `fit`: each policy gets a server, which is timed with controlled requests
-   (`controlled`). From those of all servers, spread over the session, come the
-   coefficients (`fit`), and profile.json, which `preble simulate --hardware` takes.
-2. `run`: the same server is asked all workloads at all rates, each with
-   empty caches, after a short one that tells the efficiency (`compare`). No request of
-   these was seen by the fit.
+1. `fit`: a server is timed with controlled requests (`controlled`), from which the
+   coefficients follow (`fit`), and profile.json, which `preble simulate --hardware` takes.
+   Several such runs are put together.
+2. `run`: each workload, rate and policy gets a new server, as a scheduler remembers what it
+   was asked; the policies take turns. A short workload after each run tells the
+   efficiency (`compare`). No request of these was seen by the fit.
 3. `report`: the same requests in the simulator, and both side by side.
 
 What one step wrote into --out the later ones read: `--steps report` asks no engine.
@@ -19,8 +19,8 @@ import argparse
 import signal
 import statistics
 import sys
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from benchmarks.validate.compare import (
     heard,
     simulated,
 )
-from benchmarks.validate.fit import Fitted, Sample, fit, mean
+from benchmarks.validate.fit import Sample, fit, mean
 from benchmarks.validate.report import report
 from benchmarks.validate.scaling import SCALES, Cell
 from preble_plugin.bench.foreign import ForeignLoad
@@ -64,17 +64,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _on_engine(options: argparse.Namespace) -> None:
     model = make_tiny_model(options.model, shape=stage.SHAPE)
-    for policy in options.policy:
+
+    @contextmanager
+    def served(policy: str) -> Iterator[Server]:
         log = options.out / f"{policy}.log"
-        print(f"{options.engine} by {policy}: starting", flush=True)
         with stage.server(options.engine, policy, model, log, options.standins) as server:
             stage.settle(server)
-            started = time.time()
-            if "fit" in options.steps:
-                _fit(options, server)
-            if "run" in options.steps:
-                for number, cell in enumerate(_cells(options)):
-                    _run(options, server, policy, cell, number, started)
+            stage.warm(server)
+            yield server
+
+    if "fit" in options.steps:
+        with served(options.policy[0]) as server:
+            _fit(options, server)
+    if "run" in options.steps:
+        for _ in range(options.repeat):
+            for cell in _cells(options):
+                for policy in options.policy:
+                    with served(policy) as server:
+                        _run(options, server, policy, cell)
 
 
 def _fit(options: argparse.Namespace, server: Server) -> None:
@@ -88,20 +95,13 @@ def _fit(options: argparse.Namespace, server: Server) -> None:
     print(f"{len(samples)} timings, scatter {scatter:.1%}, {foreign.cores():.2f} cores by others")
 
 
-def _run(
-    options: argparse.Namespace,
-    server: Server,
-    policy: str,
-    cell: Cell,
-    number: int,
-    started: float,
-) -> None:
-    stage.empty_caches(options.engine, server, 2 * number)
-    paced = replay(server.base_url, server.served_name, PACING.workload(), stage.RANKS)
-    stage.empty_caches(options.engine, server, 2 * number + 1)
+def _run(options: argparse.Namespace, server: Server, policy: str, cell: Cell) -> None:
     foreign = ForeignLoad(server.cpu_seconds)
     answers = replay(server.base_url, server.served_name, cell.workload())
-    run = Run(options.engine, policy, cell, started, foreign.cores(), paced, answers)
+    others = foreign.cores()
+    stage.empty_caches(options.engine, server)
+    paced = replay(server.base_url, server.served_name, PACING.workload(), stage.RANKS)
+    run = Run(options.engine, policy, cell, others, paced, answers)
     with (options.out / "runs.jsonl").open("ab") as file:
         file.write(msgspec.json.encode(run) + b"\n")
     found = heard(run)
@@ -123,45 +123,22 @@ def _report(options: argparse.Namespace) -> str:
     path = options.out / "runs.jsonl"
     lines = path.read_bytes().splitlines() if path.exists() else []
     runs = [msgspec.json.decode(line, type=Run) for line in lines]
-    paces = _paces(runs, fitted)
-    usual = at(fitted, statistics.median(paces.values())) if paces else fitted
-    profile = msgspec.json.format(msgspec.json.encode(usual.hardware), indent=2)
+    on = stage.RANKS, stage.BLOCKS[options.engine]
+    paces = [efficiency(run.paced, fitted, *on) for run in runs]
+    fitted = at(fitted, statistics.median(paces)) if paces else fitted
+    profile = msgspec.json.format(msgspec.json.encode(fitted.hardware), indent=2)
     (options.out / "profile.json").write_bytes(profile + b"\n")
-    (options.out / "fitted.json").write_bytes(msgspec.json.encode(usual))
+    (options.out / "fitted.json").write_bytes(msgspec.json.encode(fitted))
     rows = []
-    for (cell, _), same in groupby(sorted(runs, key=_kind), _kind):
+    for (cell, policy), same in groupby(sorted(runs, key=_kind), _kind):
         rounds = list(same)
-        pairs = [
-            (
-                heard(run),
-                simulated(cell.workload(), at(fitted, paces[_server(run)]), *_as_simulated(run)),
-            )
-            for run in rounds
-        ]
-        rows.append(beside(rounds[0], pairs))
+        in_core = stage.SIMULATED_AS[options.engine] if policy == stage.OWN else policy
+        sim = simulated(cell.workload(), fitted, in_core, *on)
+        rows.append(beside(rounds[0], [heard(run) for run in rounds], sim))
     (options.out / "rows.json").write_bytes(msgspec.json.encode(rows))
-    text = report(options.engine, usual, list(paces.values()), rows)
+    text = report(options.engine, fitted, paces, rows)
     (options.out / "report.md").write_text(text, encoding="utf-8")
     return text
-
-
-def _paces(runs: Sequence[Run], fitted: Fitted) -> dict[tuple[str, float], float]:
-    """The efficiency of each server, by its runs of `PACING`."""
-    found: dict[tuple[str, float], list[float]] = {}
-    for run in runs:
-        pace = efficiency(run.paced, fitted, stage.RANKS, stage.BLOCKS[run.engine])
-        found.setdefault(_server(run), []).append(pace)
-    return {server: statistics.median(paces) for server, paces in found.items()}
-
-
-def _server(run: Run) -> tuple[str, float]:
-    return run.policy, run.server_started
-
-
-def _as_simulated(run: Run) -> tuple[str, int, int]:
-    """The policy by core's name, replicas, and tokens of a block."""
-    policy = stage.SIMULATED_AS[run.engine] if run.policy == stage.OWN else run.policy
-    return policy, stage.RANKS, stage.BLOCKS[run.engine]
 
 
 def _kind(run: Run) -> tuple[Cell, str]:
@@ -169,10 +146,9 @@ def _kind(run: Run) -> tuple[Cell, str]:
 
 
 def _cells(options: argparse.Namespace) -> Iterator[Cell]:
-    for _ in range(options.repeat):
-        for name, rates in options.cell:
-            for rate in rates:
-                yield Cell(name, rate, round(rate * options.seconds), options.seed)
+    for name, rates in options.cell:
+        for rate in rates:
+            yield Cell(name, rate, round(rate * options.seconds), options.seed)
 
 
 def _cell(text: str) -> tuple[str, list[float]]:

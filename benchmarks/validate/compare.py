@@ -4,10 +4,9 @@
    fitted profile. It knows no front end: what that takes is added to each first token
    and end, and to the pause of what comes after.
 2. A replica under load waits for what controlled requests hardly ask of the machine: the
-   front end, its own threads, other programs; and a shared machine is slower at times. So
-   before each run another workload (`PACING`) is asked of the server, on both ranks in
-   turn. The `efficiency` that gives its mean latency in the simulator, the middle one of
-   the runs of one server, is that of the replicas of those runs.
+   front end, its own threads, other programs. So after each run another workload
+   (`PACING`) is asked of the server, on both ranks in turn. The `efficiency` that gives
+   its mean latency in the simulator, the middle one of all runs, is that of the profile.
 3. Both are summed up by the simulator's own figures, the first tenth of the requests,
    by arrival, left out.
 4. Policies are *ranked* by mean latency. Two orders are the same where every pair lies
@@ -42,12 +41,10 @@ class Run(msgspec.Struct, frozen=True):
     engine: str
     policy: str
     cell: Cell
-    server_started: float
-    """By the wall clock: runs with the same were on the same server."""
     foreign_cores: float
     """Cores that other programs took meanwhile."""
     paced: list[Heard]
-    """`PACING` just before, on the same server."""
+    """`PACING` just after, on the same server."""
     heard: list[Heard]
 
 
@@ -133,12 +130,12 @@ def summed(answers: Iterable[Heard]) -> Figures:
     )
 
 
-def beside(run: Run, rounds: Sequence[tuple[Figures, Figures]]) -> Beside:
-    """Rounds of one run, each with its simulation; the middle one by real mean latency
-    stands for all."""
-    ordered = sorted(rounds, key=lambda pair: pair[0].mean_latency)
-    real, sim = ordered[len(ordered) // 2]
-    low, high = ordered[0][0].mean_latency, ordered[-1][0].mean_latency
+def beside(run: Run, rounds: Sequence[Figures], sim: Figures) -> Beside:
+    """Rounds of one run and its simulation; the middle round by mean latency stands for
+    all."""
+    ordered = sorted(rounds, key=lambda one: one.mean_latency)
+    real = ordered[len(ordered) // 2]
+    low, high = ordered[0].mean_latency, ordered[-1].mean_latency
     return Beside(
         workload=run.cell.name,
         rate=run.cell.rate,

@@ -56,7 +56,7 @@ def _coefficients(fitted: Fitted) -> Iterator[str]:
 def _efficiency(paces: Sequence[float]) -> Iterator[str]:
     if paces:
         yield (
-            f"- efficiency {median(paces):.2f}: the middle of {len(paces)} servers, "
+            f"- efficiency {median(paces):.2f}: the middle of {len(paces)} loaded runs, "
             f"{min(paces):.2f} to {max(paces):.2f}"
         )
 

@@ -1,4 +1,4 @@
-"""Real servers of two ranks that are timed: one a policy, its cache emptied before a run.
+"""Real servers of two ranks that are timed.
 
 Nothing but the ranks may take much of a core where there are as many cores as ranks:
 one front end, a chunk for the first token and one for the rest, and vLLM's worker in its
@@ -14,7 +14,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -132,8 +132,16 @@ def limits(engine: str) -> Hardware:
     )
 
 
-def empty_caches(engine: str, running: Server, number: int) -> None:
-    """Empty the cache of each rank, and have each tell so. `number` is new each time.
+def warm(running: Server) -> None:
+    """A few requests on each rank, so that no run pays what only a server's first cost.
+
+    Raises `RuntimeError` where one fails.
+    """
+    asyncio.run(_on_each_rank(running, (600, 40, 600)))
+
+
+def empty_caches(engine: str, running: Server) -> None:
+    """Empty the cache of each rank, and have each tell so.
 
     Raises `RuntimeError` where the server does not.
     """
@@ -141,13 +149,17 @@ def empty_caches(engine: str, running: Server, number: int) -> None:
     answer = httpx.post(running.base_url + path, timeout=30.0, trust_env=False)
     if answer.status_code != 200 or '"success":false' in answer.text:
         raise RuntimeError(f"the caches were not emptied: {answer.status_code} {answer.text}")
-    asyncio.run(_one_each(running, number))
+    asyncio.run(_on_each_rank(running, (20,)))
 
 
-async def _one_each(running: Server, number: int) -> None:
+async def _on_each_rank(running: Server, prompts: Sequence[int]) -> None:
     async with connected(running.base_url) as client:
-        for rank in range(RANKS):
-            prompt = ids(1_000_000 + number * RANKS + rank, 40)
-            came = await complete(client, running.served_name, prompt, 2, rank=rank)
-            if came.error is not None:
-                raise RuntimeError(f"rank {rank} does not answer: {came.error}")
+
+        async def one_by_one(rank: int) -> None:
+            for number, tokens in enumerate(prompts):
+                prompt = ids(1_000_000 + number * RANKS + rank, tokens)
+                came = await complete(client, running.served_name, prompt, 8, rank=rank)
+                if came.error is not None:
+                    raise RuntimeError(f"rank {rank} does not answer: {came.error}")
+
+        await asyncio.gather(*map(one_by_one, range(RANKS)))

@@ -27,16 +27,14 @@ def engine(efficiency: float) -> Fitted:
 
 
 def written(out: Path, efficiency: float) -> Path:
-    """What `fit` and `run` leave: e2 and vLLM's own dispatch, once each; both servers as
-    fast as `efficiency` says."""
+    """What `fit` and `run` leave: e2 and vLLM's own dispatch, once each, as fast as
+    `efficiency` says."""
     (out / "samples.jsonl").write_bytes(msgspec.json.encode(timings(0.008)) + b"\n")
     with (out / "runs.jsonl").open("wb") as file:
         for policy, in_core in (("e2", "e2"), ("own", "least-loaded")):
             paced = answers_of(PACING.workload(), engine(efficiency), "round-robin")
             heard = answers_of(CELL.workload(), engine(efficiency), in_core)
-            file.write(
-                msgspec.json.encode(Run("vllm", policy, CELL, 0.0, 0.0, paced, heard)) + b"\n"
-            )
+            file.write(msgspec.json.encode(Run("vllm", policy, CELL, 0.0, paced, heard)) + b"\n")
     return out
 
 

@@ -82,7 +82,7 @@ def answers_of(workload: Sequence[Asked], engine: Fitted, policy: str) -> list[H
 
 
 def run(*answers: Heard) -> Run:
-    return Run("vllm", "e2", Cell("hot", 4.0, len(answers), 1), 0.0, 0.0, [], list(answers))
+    return Run("vllm", "e2", Cell("hot", 4.0, len(answers), 1), 0.0, [], list(answers))
 
 
 def beside(policy: str, latency: float, simulated: float, workload: str = "hot") -> Beside:
