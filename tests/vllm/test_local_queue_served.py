@@ -11,7 +11,7 @@ import pytest
 from preble_plugin.bench.vllm_server import VllmServer
 from tests.engines import serving
 from tests.engines.client import Client, cached_tokens, tokens
-from tests.engines.preble import until
+from tests.engines.preble import Scheduler, until
 from tests.vllm.preble_servers import BLOCK, TWO
 
 pytestmark = pytest.mark.vllm
@@ -34,19 +34,13 @@ def test_a_cached_prompt_that_came_last_is_answered_before_others(server: VllmSe
             answered.append(name)
         return answer
 
-    def waiting(least: int) -> None:
-        until(
-            lambda: server.metrics().total("vllm:num_requests_waiting", engine="0"),
-            lambda found: found >= least,
-        )
-
     client.complete(DOCUMENT, RANK)
     # One that reads the document on and on, where it is, keeps it in the cache.
     reading = client.stream(DOCUMENT, max_tokens=3000, ignore_eos=True)
     next(reading)
     with ThreadPoolExecutor(len(OTHERS) + 1) as pool:
         others = [pool.submit(ask, "other", prompt) for prompt in OTHERS]
-        waiting(3)
+        until(Scheduler().status, lambda now: now.in_flight > len(others))
         question = pool.submit(ask, "question", QUESTION)
         found = [one.result() for one in (*others, question)]
     reading.close()
