@@ -106,6 +106,8 @@ class ServeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """False answers 404 to paths that the router does not know."""
     max_body_megabytes: Annotated[float, Meta(gt=0, le=4096)] = 64.0
     """Larger requests are answered with 413."""
+    body_timeout_seconds: Seconds = 60.0
+    """What a client has to send a request whole; after it, 408."""
     max_in_flight: Annotated[int, Meta(ge=1)] = 4096
     """Requests in flight over all backends; more are answered with 429."""
     attempts: Annotated[int, Meta(ge=1, le=100)] = 3

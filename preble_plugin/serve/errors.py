@@ -13,6 +13,7 @@ AGAIN_SECONDS: Final = 1
 _TYPES: Final = {
     400: "invalid_request_error",
     404: "not_found_error",
+    408: "invalid_request_error",
     413: "invalid_request_error",
     429: "rate_limit_error",
 }

@@ -2,7 +2,8 @@
 
 1. A stream is read in whole events. The first that carries output is the first token; the
    last with usage says what was cached and how long the answer is.
-2. An answer that comes whole tells the same in its usage, once.
+2. An answer that comes whole tells the same in its usage, once; one of `/v1/responses` also
+   by which id it is stored.
 3. Nothing here holds an answer up or changes it, and what cannot be read says nothing.
 """
 
@@ -33,10 +34,12 @@ class _Usage(msgspec.Struct):
 
 
 class _Inner(msgspec.Struct):
+    id: Any = None
     usage: _Usage | None = None
 
 
 class _Answer(msgspec.Struct):
+    id: Any = None
     usage: _Usage | None = None
     meta_info: _Usage | None = None
     response: _Inner | None = None
@@ -52,13 +55,17 @@ _list_decoder: msgspec.json.Decoder[list[_Answer]] = msgspec.json.Decoder(list[_
 class Reading:
     """One answer, read along."""
 
-    __slots__ = ("_events", "_marks", "_rest", "_usage", "_usage_event", "started")
+    __slots__ = (
+        *("_answer", "_events", "_marks", "_rest", "_usage", "_usage_event"),
+        "started",
+    )
 
     def __init__(self, kind: Kind) -> None:
         self.started = False
         """Output has come."""
         self._rest = b""
         self._events = 0
+        self._answer: _Answer | None = None
         self._usage: _Usage | None = None
         self._usage_event = b""
         self._marks = _MARKS[kind]
@@ -87,7 +94,8 @@ class Reading:
                 listed = _list_decoder.decode(body)
                 self._usage = listed[0].told() if listed else None
             else:
-                self._usage = _decoder.decode(body).told()
+                self._answer = _decoder.decode(body)
+                self._usage = self._answer.told()
         except (msgspec.MsgspecError, RecursionError):
             return
 
@@ -97,6 +105,13 @@ class Reading:
             if line.startswith(b"data:") and self._marks[1] in line:
                 self.whole(line[5:].strip())
                 return
+
+    @property
+    def answer_id(self) -> str | None:
+        """The id that the engine gave a complete answer, if it says."""
+        answer = self._answer
+        found = answer and ((answer.response and answer.response.id) or answer.id)
+        return found if isinstance(found, str) else None
 
     @property
     def cached_tokens(self) -> int | None:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Final
 
@@ -24,6 +25,7 @@ from preble_plugin.serve.kinds import KINDS
 from preble_plugin.serve.metrics import RouterMetrics
 from preble_plugin.serve.relay import CutShort
 from preble_plugin.serve.sending import SAFE, Sender
+from preble_plugin.serve.stored import StoredResponses
 
 _log = logging.getLogger(__name__)
 _OWN_MODELS: Final = "/v1/models"
@@ -38,13 +40,14 @@ class Router:
         """No more requests come: not ready."""
         self._fleet = fleet
         self._session = session
+        self._stored = StoredResponses()
         self._in_flight = 0
         self.configure(config)
 
     def configure(self, config: ServeConfig) -> None:
         """Take on limits and timeouts."""
         self._config = config
-        self._sender = Sender(config, self._fleet, self._session, self.metrics)
+        self._sender = Sender(config, self._fleet, self._session, self.metrics, self._stored)
 
     @property
     def in_flight(self) -> int:
@@ -106,7 +109,14 @@ class Router:
             if request.headers.get("Expect", "").lower() == "100-continue":
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.writer.output_size = 0  # of the answer, nothing is sent yet
-            return await request.read()
+            async with asyncio.timeout(self._config.body_timeout_seconds):
+                return await request.read()
+        except TimeoutError:
+            raise RouterError(
+                408,
+                "request_timeout",
+                f"the request did not come whole in {self._config.body_timeout_seconds:g} s",
+            ) from None
         except web.HTTPRequestEntityTooLarge:
             raise RouterError(
                 413,

@@ -4,12 +4,14 @@
    to the least busy backend.
 2. What fails before a byte of its answer came is tried elsewhere. A request that need not
    be safe to send twice (not one of the paths we know) only where it was never taken.
-3. Where no backend is up, or none answers, the router says so itself.
+3. What belongs to a response that an engine has stored goes to that engine first.
+4. Where no backend is up, or none answers, the router says so itself.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Final
 
 import aiohttp
@@ -18,7 +20,7 @@ from aiohttp import web
 from preble_plugin.core import Request
 from preble_plugin.core.events import namespace
 from preble_plugin.serve.asked import Asked, named_model
-from preble_plugin.serve.backend import Backend
+from preble_plugin.serve.backend import Backend, State
 from preble_plugin.serve.config import ServeConfig
 from preble_plugin.serve.errors import AGAIN_SECONDS, RouterError
 from preble_plugin.serve.fleet import Fleet
@@ -29,6 +31,7 @@ from preble_plugin.serve.metrics import RouterMetrics
 from preble_plugin.serve.pool import Pool
 from preble_plugin.serve.reading import Reading
 from preble_plugin.serve.relay import Busy, NotAnswered, Relay
+from preble_plugin.serve.stored import StoredResponses
 
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
@@ -46,7 +49,9 @@ class Sender:
         fleet: Fleet,
         session: aiohttp.ClientSession,
         metrics: RouterMetrics,
+        stored: StoredResponses,
     ) -> None:
+        self._stored = stored
         self._attempts = config.attempts
         self._fleet = fleet
         self._metrics = metrics
@@ -112,7 +117,7 @@ class Sender:
                 len(tokens) if tokens is not None else 0,
                 external_id=dialect.answer_id(kind, request_id),
                 max_output_tokens=asked.max_output_tokens,
-                fixed_replica=_fixed(pool, request, asked),
+                fixed_replica=self._fixed(pool, request, asked),
             ),
             Reading(kind),
             single=asked.prompts == 1 and kind is not Kind.EMBEDDING,
@@ -148,8 +153,24 @@ class Sender:
                 self._note(backend, error)
                 continue
             self._metrics.answered(backend.name, answer.status)
+            if kind is Kind.RESPONSES and (stored := journey.reading.answer_id):
+                self._stored.keep(stored, backend.name)
             return answer
         return self._failure(failed)
+
+    def _fixed(self, pool: Pool, request: web.BaseRequest, asked: Asked) -> str | None:
+        """The replica that the user fixed: this rank of the least busy backend that has it.
+        Of the backend that stored what the request goes on from, where there is one."""
+        field = request.headers.get(RANK)
+        rank = int(field) if field and field.isdigit() and len(field) < 6 else asked.rank
+        keeper = self._stored.backend_of(asked.previous)
+        if rank is None and keeper is None:
+            return None
+        having = [one for one in pool.backends if (rank or 0) < one.ranks]
+        found = _named(having, keeper) or least_busy(having, set())
+        if found is None:
+            return None
+        return str(found.replica(found.in_flight % found.ranks if rank is None else rank))
 
     # -- by load -------------------------------------------------------------------
 
@@ -163,8 +184,11 @@ class Sender:
         fields = forwarded(request.headers, _ANEW)
         tried: set[str] = set()
         failed: NotAnswered | None = None
+        keeper = self._stored.named_in(request.path)
         for _ in range(self._attempts):
-            backend = least_busy(self._fleet.up if pool is None else pool.backends, tried)
+            backends = self._fleet.up if pool is None else pool.backends
+            backend = None if tried else _named(backends, keeper)
+            backend = backend or least_busy(backends, tried)
             if backend is None:
                 break
             tried.add(backend.name)
@@ -221,12 +245,6 @@ def with_number(body: bytes, key: str, value: int) -> bytes:
     return b'%s"%s":%d%s%s' % (body[:start], key.encode(), value, comma, body[start:])
 
 
-def _fixed(pool: Pool, request: web.BaseRequest, asked: Asked) -> str | None:
-    """The replica that the user fixed: this rank of the least busy backend that has it."""
-    field = request.headers.get(RANK)
-    rank = int(field) if field and field.isdigit() and len(field) < 6 else asked.rank
-    if rank is None:
-        return None
-    having = [one for one in pool.backends if rank < one.ranks]
-    found = least_busy(having, set())
-    return str(found.replica(rank)) if found else None
+def _named(backends: Sequence[Backend], name: str | None) -> Backend | None:
+    """The one of this name that is up."""
+    return next((one for one in backends if one.name == name and one.state is State.UP), None)

@@ -227,9 +227,10 @@ class RecordedEngine:
 
     def _named(self, request: web.Request) -> dict[str, Any]:
         chat = request.path == "/v1/chat/completions"
+        prefix = {"/v1/chat/completions": "chatcmpl-", "/v1/responses": "resp_"}
         name = request.headers.get("X-Request-Id", "made-up")
         return {
-            "id": f"chatcmpl-{name}" if chat else f"cmpl-{name}",
+            "id": prefix.get(request.path, "cmpl-") + name,
             "object": "chat.completion.chunk" if chat else "text_completion",
             "created": 1,
             "model": self._facts[0],

@@ -51,6 +51,17 @@ async def test_a_request_that_is_too_large_is_refused(
     assert (await complete(app, [1, 2, 3]))[0] == 200
 
 
+async def test_a_request_that_does_not_come_whole_is_ended(engine: MakeEngine, router: MakeRouter):
+    app = await router(await engine(), body_timeout_seconds=0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+    said = await reader.readuntil(b"\r\n")
+    writer.close()
+    assert said == b"HTTP/1.1 408 Request Timeout\r\n"
+    assert app.router.in_flight == 0
+    assert (await complete(app, [1, 2, 3]))[0] == 200
+
+
 async def test_fields_of_one_connection_stay_on_it(engine: MakeEngine, router: MakeRouter):
     one = await engine()
     app = await router(one)

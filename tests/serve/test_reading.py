@@ -40,7 +40,8 @@ RESPONSES = b"".join(
             {
                 "type": "response.completed",
                 "response": {
-                    "usage": {"output_tokens": 4, "input_tokens_details": {"cached_tokens": 16}}
+                    "id": "resp_1",
+                    "usage": {"output_tokens": 4, "input_tokens_details": {"cached_tokens": 16}},
                 },
             }
         ),
@@ -73,6 +74,21 @@ def test_a_stream_tells_its_first_token_and_its_usage(
     end_of_first = stream.index(b"\n\n", stream.index(first)) + 2
     before, after = len(b"".join(pieces[:began])), len(b"".join(pieces[: began + 1]))
     assert before < end_of_first <= after
+
+
+def test_a_stream_tells_the_id_of_the_response():
+    reading = Reading(Kind.RESPONSES)
+    reading.stream(RESPONSES)
+    assert reading.answer_id is None
+    reading.end()
+    assert reading.answer_id == "resp_1"
+
+
+@pytest.mark.parametrize("told", [{"id": 5}, {}, []])
+def test_an_id_that_is_none_is_not_told(told: object):
+    reading = Reading(Kind.RESPONSES)
+    reading.whole(json.dumps(told).encode())
+    assert reading.answer_id is None
 
 
 def test_a_stream_without_usage_has_about_as_many_tokens_as_events():
