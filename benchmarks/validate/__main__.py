@@ -6,9 +6,10 @@
    coefficients follow (`fit`), and profile.json, which `preble simulate --hardware` takes.
    Several such runs are put together.
 2. `run`: each workload, rate and policy gets a new server, as a scheduler remembers what it
-   was asked; the policies take turns. A short workload after each run tells the
-   efficiency (`compare`). No request of these was seen by the fit.
-3. `report`: the same requests in the simulator, and both side by side.
+   was asked (`--keep`: other prompts instead); the policies take turns. A short workload
+   after each run tells the efficiency (`compare`). No request of these was seen by the fit.
+3. `report`: the same requests in the simulator, and both side by side. Runs during which
+   other programs took more than `--most-foreign` cores are left out.
 
 What one step wrote into --out the later ones read: `--steps report` asks no engine.
 """
@@ -78,10 +79,11 @@ def _on_engine(options: argparse.Namespace) -> None:
             _fit(options, server)
     if "run" in options.steps:
         for _ in range(options.repeat):
-            for cell in _cells(options):
+            for cells in _cells(options):
                 for policy in options.policy:
                     with served(policy) as server:
-                        _run(options, server, policy, cell)
+                        for cell in cells:
+                            _run(options, server, policy, cell)
 
 
 def _fit(options: argparse.Namespace, server: Server) -> None:
@@ -122,7 +124,8 @@ def _report(options: argparse.Namespace) -> str:
     fitted = fit(mean(samples), stage.limits(options.engine))
     path = options.out / "runs.jsonl"
     lines = path.read_bytes().splitlines() if path.exists() else []
-    runs = [msgspec.json.decode(line, type=Run) for line in lines]
+    done = [msgspec.json.decode(line, type=Run) for line in lines]
+    runs = [run for run in done if run.foreign_cores <= options.most_foreign]
     on = stage.RANKS, stage.BLOCKS[options.engine]
     paces = [efficiency(run.paced, fitted, *on) for run in runs]
     fitted = at(fitted, statistics.median(paces)) if paces else fitted
@@ -136,7 +139,8 @@ def _report(options: argparse.Namespace) -> str:
         sim = simulated(cell.workload(), fitted, in_core, *on)
         rows.append(beside(rounds[0], [heard(run) for run in rounds], sim))
     (options.out / "rows.json").write_bytes(msgspec.json.encode(rows))
-    text = report(options.engine, fitted, paces, rows)
+    left_out = f"- {len(done) - len(runs)} of {len(done)} runs left out for foreign load\n"
+    text = report(options.engine, fitted, paces, rows) + left_out
     (options.out / "report.md").write_text(text, encoding="utf-8")
     return text
 
@@ -145,10 +149,14 @@ def _kind(run: Run) -> tuple[Cell, str]:
     return run.cell, run.policy
 
 
-def _cells(options: argparse.Namespace) -> Iterator[Cell]:
+def _cells(options: argparse.Namespace) -> Iterator[list[Cell]]:
+    """Those of one server. Where it is kept for several rates, each has prompts of its own."""
     for name, rates in options.cell:
-        for rate in rates:
-            yield Cell(name, rate, round(rate * options.seconds), options.seed)
+        cells = [
+            Cell(name, rate, round(rate * options.seconds), options.seed + options.keep * number)
+            for number, rate in enumerate(rates)
+        ]
+        yield from [cells] if options.keep else ([one] for one in cells)
 
 
 def _cell(text: str) -> tuple[str, list[float]]:
@@ -172,9 +180,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--cell", type=_cell, action="append", default=[], help="WORKLOAD=RATE,...; repeatable")
     add("--seconds", type=float, default=45.0, help="of arrivals of each run")
     add("--seed", type=int, default=1, help="of the workloads")
+    add("--keep", action="store_true", help="keep a server for all rates of a workload")
     add("--repeat", type=int, default=1, help="rounds of each run")
     add("--repeat-fit", type=int, default=1, help="rounds of the controlled requests, a server")
     add("--steps", default=",".join(STEPS), help=f"of {', '.join(STEPS)}")
+    add("--most-foreign", type=float, default=0.2, help="cores that others may take in a run")
     add("--standins", type=Path, help="what SGLang imports and a CPU has no wheel of: directory")
     add("--model", type=Path, default=Path(".cache/validate-model"), help="made if not there")
     add("--out", type=Path, help="chosen: build/validate/ENGINE")
