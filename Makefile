@@ -51,11 +51,14 @@ serve-sglang: $(READY)
 	$(BIN)/python -m preble_plugin.bench.serve sglang examples/sglang/preble.yaml \
 	  --standins $(STANDINS)
 
+# Two at a time; those on real engines come last and one by one (tests/conftest.py).
+TEST = $(BIN)/python -m pytest --timeout 900 -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: lint
-	$(BIN)/python -m pytest --timeout 900
+	$(TEST)
 
 test-fast: lint
-	$(BIN)/python -m pytest --timeout 900 -m "not vllm and not sglang"
+	$(TEST) -m "not vllm and not sglang"
 
 lint: $(READY)
 	$(BIN)/ruff check .

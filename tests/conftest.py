@@ -15,6 +15,17 @@ settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What pytest-xdist keeps in one process: the tests of a module; and, after all others,
+    those on real engines, which run one at a time."""
+    on_engines = {item for item in items if "engine_room" in getattr(item, "fixturenames", ())}
+    for item in items:
+        group = "engines" if item in on_engines else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=on_engines.__contains__)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
     """A server on which a test failed is not shared with the next."""

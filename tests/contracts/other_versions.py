@@ -15,12 +15,12 @@ What is there from an earlier run is used again.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -30,7 +30,6 @@ from typing import Final
 from preble_plugin.bench.sglang_server import CPU_ENVIRONMENT
 from tests.engines import ROOT, STANDINS
 
-_installing: Final = threading.Lock()
 INSTALLED: Final = "installed"
 """In place of a version: the one that this Python has."""
 
@@ -122,14 +121,15 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _installed(there: Path, wanted: Sequence[str], named: str | None = None) -> Path:
     """The directory `there` with the packages `wanted`, made if it is not there, by one
-    thread at a time.
+    process at a time.
 
     `named`, a name and version, is a distribution that `wanted` is to pass for.
     """
-    with _installing:
+    there.parent.mkdir(parents=True, exist_ok=True)
+    with (there.parent / "installing").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if there.is_dir():
             return there
-        there.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=there.parent) as temporary:
             made = Path(temporary) / there.name
             arguments = ["install", "--quiet", "--no-deps", "--target", str(made), *wanted]

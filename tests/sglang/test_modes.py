@@ -234,10 +234,11 @@ def test_texts_are_tokenized_in_batches_and_placed(
 def test_predictions_equal_the_engines_own_numbers_with_dp_attention(
     client: SglangClient, scheduler: Scheduler
 ) -> None:
+    # Few, as each takes seconds: an idle rank of SGLang's sleeps up to one between two steps.
     before = scheduler.settled()
-    assert one_by_one(client, scheduler, sglang_requests(seed=11, count=60)) > 0
+    assert one_by_one(client, scheduler, sglang_requests(seed=11, count=24)) > 0
     audit = Audit(before, scheduler.settled())
-    assert audit.exact == audit.requests >= 60, audit
+    assert audit.exact == audit.requests >= 24, audit
 
 
 @lockstep

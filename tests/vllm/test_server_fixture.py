@@ -34,15 +34,15 @@ def test_the_server_measures_each_rank(server: VllmServer) -> None:
     assert list(after.by("engine", "vllm:generation_tokens_total")) == ["0", "1"]
 
 
-def test_a_flag_that_vllm_does_not_know_ends_it_with_its_own_words(
-    engine_room: EngineRoom,
-) -> None:
-    said = engine_room.refused(Serving(flags=("--no-such-flag",)))
-    assert "--no-such-flag" in said
-
-
 def test_closing_ends_every_process_it_started(engine_room: EngineRoom) -> None:
     group = engine_room.serve(Serving()).pid
     started = len(members(group))
     engine_room.close()
     assert (started > 4, members(group)) == (True, [])  # API servers, engine cores, workers
+
+
+def test_a_flag_that_vllm_does_not_know_ends_it_with_its_own_words(
+    engine_room: EngineRoom,
+) -> None:
+    said = engine_room.refused(Serving(flags=("--no-such-flag",)))
+    assert "--no-such-flag" in said
