@@ -32,9 +32,9 @@ def test_the_base_is_what_the_environment_says(environment: dict[str, str], expe
     assert base_directory(environment) == Path(expected)
 
 
-def test_directories_are_the_users_alone(tmp_path: Path) -> None:
-    server = ServerDirectory(tmp_path / "new" / "run")
-    assert [mode(tmp_path / "new" / "run"), mode(server.path)] == [0o700, 0o700]
+def test_directories_are_the_users_alone(run_dir: Path) -> None:
+    server = ServerDirectory(run_dir / "new" / "run")
+    assert [mode(run_dir / "new" / "run"), mode(server.path)] == [0o700, 0o700]
     server.remove()
 
 
