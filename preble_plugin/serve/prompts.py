@@ -1,8 +1,8 @@
 """A pool's prompts: what was asked, as token ids.
 
 1. Given ids are taken as they are, at once. Text goes through the tokenizer in a thread.
-2. Where there is no tokenizer, text itself is compared, four bytes to a "token": requests
-   with a common start still meet, though nothing can be told from cache events.
+2. Where there is no tokenizer, text itself is compared: requests with a common start still
+   meet, though nothing can be told from cache events.
 3. A backend that tokenizes for others is asked at start: where it does it otherwise than
    we do, its events cannot be matched with what we place.
 """
@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
+from preble_plugin.adapter.prompts import text_as_tokens
 from preble_plugin.core.block_keys import Tokens
 from preble_plugin.serve.asked import Chat, Given, Prompt, Text
 from preble_plugin.serve.chat import conversation, developers_as_system, takes_parts
@@ -24,7 +24,6 @@ from preble_plugin.serve.facts import Ask, AskError, Dialect
 from preble_plugin.serve.tokenizer import Tokenizer, TokenizerError
 
 _log = logging.getLogger(__name__)
-BYTES_PER_TOKEN: Final = 4
 
 _SAID: Final = "The quick brown fox — 1,234 Füchse —\n\tjumps  over the lazy dog. 你好"
 _TALK: Final[list[dict[str, Any]]] = [
@@ -133,4 +132,4 @@ def _as_text(prompt: Text | Chat) -> Tokens:
     else:
         told = [*(prompt.tools or []), *prompt.messages]
         data = b"".join(msgspec.json.encode(one) for one in told)
-    return np.frombuffer(data, "<u4", len(data) // BYTES_PER_TOKEN)
+    return text_as_tokens(data)

@@ -1,0 +1,1 @@
+"""The Ray Serve adapter: preble's choice behind Ray's request router interface."""
