@@ -14,6 +14,7 @@ modules are imported inside the functions, for the same reason.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import logging
@@ -134,6 +135,7 @@ def wrap_cli_args(add: Callable[[Any], None]) -> None:
 
     def after(result: Any, parser: Any) -> None:
         try:
+            _keep_dp(parser)
             own = list(parser._actions)
             for action in own:
                 choices = action.choices
@@ -147,6 +149,15 @@ def wrap_cli_args(add: Callable[[Any], None]) -> None:
             logger().exception("preble could not add --dp-scheduler to SGLang's arguments")
 
     _wrap(f"{_SERVER_ARGS}.ServerArgs.add_cli_args", after, "AFTER")
+
+
+def _keep_dp(parser: Any) -> None:
+    """`--dp N`, as many write it, is no flag of SGLang's: argparse completes it to
+    `--dp-size`, which it does no more where flags of ours begin like that."""
+    with contextlib.suppress(argparse.ArgumentError):  # it has become one
+        parser.add_argument(
+            "--dp", dest="dp_size", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
 
 
 def wrap_from_cli_args(take: Callable[[MutableMapping[str, Any]], str]) -> None:

@@ -329,6 +329,17 @@ def test_wrap_cli_args(flags: None) -> None:
     assert (parsed.load_balance_method, parsed.dp_scheduler) == ("preble", "auto")
 
 
+@pytest.mark.parametrize("name", ["--dp", "--dp-size", "--data-parallel-size"])
+def test_wrap_cli_args_keeps_what_argparse_completes(flags: None, name: str) -> None:
+    from sglang.srt.server_args import ServerArgs
+
+    parser = argparse.ArgumentParser()
+    ServerArgs.add_cli_args(parser)
+    given = ["--model-path", "m", "--dp-scheduler", "preble"]
+    assert parser.parse_args([*given, name, "3"]).dp_size == 3
+    assert parser.parse_args(given).dp_size == 1
+
+
 def test_wrap_cli_args_leaves_sglangs_own_where_ours_fail(registry: Any) -> None:
     from sglang.srt.server_args import ServerArgs
 
