@@ -1,0 +1,1 @@
+"""`preble run`: an engine with data parallelism and preble, in one command."""
