@@ -46,7 +46,8 @@ RANK_PROCESS: Final = re.compile(r"EngineCore_DP(\d+)|sglang::scheduler_DP(\d+)"
 """Titles of the processes that compute, in their main thread."""
 CONTROLLER: Final = "sglang::data_parallel_controller"
 
-_COMMON: Final = ("--stream-interval", "100000")
+COMMON: Final = ("--stream-interval", "100000")
+"""A chunk for the first token and one for the rest."""
 
 
 def server(engine: str, policy: str, model: Path, log: Path, standins: Path | None) -> Server:
@@ -60,7 +61,7 @@ def server(engine: str, policy: str, model: Path, log: Path, standins: Path | No
         vllm = Vllm()
         arguments = [
             *vllm.arguments(side, plan),
-            *_COMMON,
+            *COMMON,
             *("--max-model-len", "4096"),
             *("--max-num-batched-tokens", str(BATCH_TOKENS)),
             *("--max-num-seqs", str(MAX_RUNNING)),
@@ -72,7 +73,7 @@ def server(engine: str, policy: str, model: Path, log: Path, standins: Path | No
     sglang = Sglang(standins)
     arguments = [
         *sglang.arguments(side, plan),
-        *_COMMON,
+        *COMMON,
         *("--chunked-prefill-size", str(BATCH_TOKENS)),
         *("--max-running-requests", str(MAX_RUNNING)),
     ]
@@ -97,13 +98,14 @@ def settle(running: Server) -> None:
             threads.remove(process.pid)
         elif CONTROLLER in title:
             continue
-        _take_precedence(threads)
+        take_precedence(threads)
     if len(pinned) != RANKS:
         raise RuntimeError(f"{RANKS} ranks were to be pinned, found {sorted(pinned)}")
-    _take_precedence({threading.get_native_id()})
+    take_precedence({threading.get_native_id()})
 
 
-def _take_precedence(threads: Iterable[int]) -> None:
+def take_precedence(threads: Iterable[int]) -> None:
+    """Let these run before any that compute. Raises `RuntimeError` where that is not allowed."""
     # Not for what they start: a server started from here computes as any other.
     policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
     for thread in threads:
@@ -145,11 +147,16 @@ def empty_caches(engine: str, running: Server) -> None:
 
     Raises `RuntimeError` where the server does not.
     """
+    reset_caches(engine, running)
+    asyncio.run(_on_each_rank(running, (20,)))
+
+
+def reset_caches(engine: str, running: Server) -> None:
+    """Empty them; the next request has each rank tell so. Raises `RuntimeError`."""
     path = "/reset_prefix_cache" if engine == "vllm" else "/flush_cache"
     answer = httpx.post(running.base_url + path, timeout=30.0, trust_env=False)
     if answer.status_code != 200 or '"success":false' in answer.text:
         raise RuntimeError(f"the caches were not emptied: {answer.status_code} {answer.text}")
-    asyncio.run(_on_each_rank(running, (20,)))
 
 
 async def _on_each_rank(running: Server, prompts: Sequence[int]) -> None:

@@ -24,12 +24,15 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from preble_plugin.serve.config import ServeConfig, ServeConfigError
 from preble_plugin.serve.fleet import Fleet
 from preble_plugin.serve.router import Router
 
 _log = logging.getLogger(__name__)
+_http_log = logging.getLogger("preble_plugin.serve.http")
+"""What the server of the ports has to say."""
 
 _KEPT_SECONDS: Final = 4.0
 """An idle connection to a backend is given up before the engines' 5 s give it up."""
@@ -39,6 +42,15 @@ _FIXED: Final = (
     *("tokenizer_cache_megabytes", "max_body_megabytes", "drain_timeout_seconds", "placement"),
 )
 """What only a start can change."""
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not what a client did wrong, and is told: it would be quoted, with secrets in it."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
+
+
+_http_log.addFilter(_is_ours)
 
 
 class App:
@@ -173,6 +185,8 @@ class App:
             request_factory=request,
             handler_cancellation=True,
             access_log=None,
+            logger=_http_log,
+            auto_decompress=False,  # bodies go on as they came
             max_line_size=16_384,
             max_field_size=65_536,
         )

@@ -16,7 +16,7 @@ import msgspec
 
 from preble_plugin.serve.kinds import Kind
 
-TEXT_PARTS: Final = {"text", "input_text", "output_text"}
+TEXT_PARTS: Final = ("text", "input_text", "output_text")
 _TOP: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 

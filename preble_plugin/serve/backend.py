@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -100,9 +101,16 @@ class Backend:
                 self._urls[path] = known
         return known
 
-    def ask(self, session: aiohttp.ClientSession, timeout_seconds: float) -> HttpAsk:
-        """Questions of the router's own to it."""
-        headers = {} if self.authorization is None else {"Authorization": self.authorization}
+    def ask(
+        self,
+        session: aiohttp.ClientSession,
+        timeout_seconds: float,
+        more: Mapping[str, str] | None = None,
+    ) -> HttpAsk:
+        """Questions of our own to it, with the headers `more`."""
+        headers = dict(more or {})
+        if self.authorization is not None:
+            headers["Authorization"] = self.authorization
         if self.host_field is not None:
             headers["Host"] = self.host_field
         return HttpAsk(session, self.base, headers, self.options, timeout_seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -13,6 +12,7 @@ AGAIN_SECONDS: Final = 1
 _TYPES: Final = {
     400: "invalid_request_error",
     404: "not_found_error",
+    405: "invalid_request_error",
     408: "invalid_request_error",
     413: "invalid_request_error",
     429: "rate_limit_error",
@@ -20,26 +20,34 @@ _TYPES: Final = {
 
 
 class RouterError(Exception):
-    """An answer of the router's own: `status`, and what OpenAI's clients make of it."""
+    """An answer of the router's own: `status`, and what OpenAI's clients make of it.
+    `allow` names the methods that a path takes."""
 
     def __init__(
-        self, status: int, code: str, message: str, retry_after_seconds: int | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        retry_after_seconds: int | None = None,
+        *,
+        allow: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
-        self.retry_after_seconds = retry_after_seconds
+        self._headers: dict[str, str] = {}
+        if retry_after_seconds is not None:
+            self._headers["Retry-After"] = str(retry_after_seconds)
+        if allow is not None:
+            self._headers["Allow"] = allow
 
     def response(self) -> web.Response:
         """The answer, to be sent as it is."""
-        headers: Mapping[str, str] = (
-            {"Retry-After": str(self.retry_after_seconds)} if self.retry_after_seconds else {}
-        )
         return web.Response(
             status=self.status,
             body=self.body(),
             content_type="application/json",
-            headers=headers,
+            headers=self._headers,
         )
 
     def body(self) -> bytes:

@@ -43,6 +43,8 @@ class Facts(msgspec.Struct, frozen=True):
     """Tokens of a block, or None where it does not say."""
     capacity_tokens: int | None = None
     """What each rank's cache holds."""
+    prefix_caching: bool | None = None
+    """Whether it keeps prefixes, or None where it does not say."""
     max_running: int | None = None
     events: tuple[EventSource | None, ...] = ()
     """For each rank, as the engine names it: wildcards included."""

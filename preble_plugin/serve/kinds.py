@@ -1,4 +1,4 @@
-"""The paths whose requests are placed by their prompts."""
+"""The paths that the router knows, and what each is for."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ KINDS: Final = {
     "/v1/embeddings": Kind.EMBEDDING,
     "/generate": Kind.GENERATE,
 }
+"""Placed by their prompts."""
+HEALTH: Final = "/health"
+MODELS: Final = "/v1/models"
+OPENAPI: Final = "/openapi.json"
+METHODS: Final = {
+    **dict.fromkeys(KINDS, ("POST",)),
+    "/generate": ("POST", "PUT"),
+    **dict.fromkeys((HEALTH, MODELS, OPENAPI), ("GET", "HEAD")),
+}
+"""What each of them takes; whether a browser may ask (`OPTIONS`) the engines say."""

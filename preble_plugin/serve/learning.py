@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 import msgspec
@@ -30,6 +31,14 @@ DIALECTS: Final[dict[str, Dialect]] = {
 _MOST_BYTES: Final = 32 << 20
 _TCP: Final = re.compile(r"tcp://(.+):(\d+)")
 _WILDCARDS: Final = {"*", "0.0.0.0", "::", "[::]"}
+
+
+class Answered(NamedTuple):
+    """What came back, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class HttpAsk:
@@ -51,12 +60,16 @@ class HttpAsk:
 
     async def status(self, path: str) -> int:
         """The status it answers GET with. Raises `AskError`."""
-        return (await self._ask("GET", path, None))[0]
+        return (await self.answer(path)).status
+
+    async def answer(self, path: str, body: object = None) -> Answered:
+        """Whatever it answers to GET, or with `body` to POST. Raises `AskError`."""
+        data = None if body is None else msgspec.json.encode(body)
+        return await self._ask("GET" if data is None else "POST", path, data)
 
     async def json(self, path: str, body: object = None) -> Any:
         """What it answers to GET, or with `body` to POST. Raises `AskError`."""
-        data = None if body is None else msgspec.json.encode(body)
-        found = await self._good("GET" if data is None else "POST", path, data)
+        found = await self._good(path, body)
         try:
             return msgspec.json.decode(found)
         except (msgspec.DecodeError, RecursionError):
@@ -64,16 +77,16 @@ class HttpAsk:
 
     async def text(self, path: str) -> str:
         """What it answers to GET. Raises `AskError`."""
-        return (await self._good("GET", path, None)).decode("utf-8", "replace")
+        return (await self._good(path)).decode("utf-8", "replace")
 
-    async def _good(self, method: str, path: str, data: bytes | None) -> bytes:
-        status, found = await self._ask(method, path, data)
+    async def _good(self, path: str, body: object = None) -> bytes:
+        status, _, found = await self.answer(path, body)
         if status != 200:
             hint = "; it wants a key: name its file in 'api_key_file'" if status == 401 else ""
             raise AskError(f"{path} is answered with {status}{hint}")
         return found
 
-    async def _ask(self, method: str, path: str, data: bytes | None) -> tuple[int, bytes]:
+    async def _ask(self, method: str, path: str, data: bytes | None) -> Answered:
         headers = self._headers
         if data is not None:
             headers = {**headers, "Content-Type": "application/json"}
@@ -92,7 +105,7 @@ class HttpAsk:
                     found += piece
                     if len(found) > _MOST_BYTES:
                         raise AskError(f"{path} is answered with more than {_MOST_BYTES} bytes")
-                return answer.status, bytes(found)
+                return Answered(answer.status, answer.headers, bytes(found))
         except TimeoutError:
             raise AskError(f"{path} is not answered in {self._timeout.total:g} s") from None
         except (aiohttp.ClientError, OSError) as error:

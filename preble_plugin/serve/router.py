@@ -2,7 +2,9 @@
 
 1. A request to a path whose prompts we know is read, understood, and placed. All else goes
    to the least busy backend.
-2. `/v1/models` and `/health` are the router's own.
+2. `/v1/models`, `/health` and `/openapi.json` are the router's own. Of the paths that it
+   knows, methods that they do not take are refused here; `OPTIONS`, which browsers ask
+   before others, is the engines'.
 3. More requests than `max_in_flight` are turned away, with the time after which to come
    again.
 """
@@ -11,24 +13,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
 
 import aiohttp
 import msgspec
 from aiohttp import web
 
-from preble_plugin.serve.asked import understand
+from preble_plugin.adapter.faults import Faults
+from preble_plugin.serve.asked import Asked, understand
 from preble_plugin.serve.config import ServeConfig
 from preble_plugin.serve.errors import AGAIN_SECONDS, RouterError
 from preble_plugin.serve.fleet import Fleet
-from preble_plugin.serve.kinds import KINDS
+from preble_plugin.serve.kinds import HEALTH, KINDS, METHODS, MODELS, OPENAPI, Kind
 from preble_plugin.serve.metrics import RouterMetrics
+from preble_plugin.serve.openapi import document
 from preble_plugin.serve.relay import CutShort
-from preble_plugin.serve.sending import SAFE, Sender
+from preble_plugin.serve.sending import Sender
 from preble_plugin.serve.stored import StoredResponses
 
 _log = logging.getLogger(__name__)
-_OWN_MODELS: Final = "/v1/models"
 
 
 class Router:
@@ -42,6 +44,8 @@ class Router:
         self._session = session
         self._stored = StoredResponses()
         self._in_flight = 0
+        self._openapi = document()
+        self._faults = Faults(_log, "the router", "choice by load")
         self.configure(config)
 
     def configure(self, config: ServeConfig) -> None:
@@ -70,12 +74,15 @@ class Router:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path, method = request.path, request.method
-        if method in SAFE:
-            if path == "/health":
-                return self._health()
-            if path == _OWN_MODELS:
-                return _json({"object": "list", "data": self._fleet.cards()})
-        kind = KINDS.get(path) if method == "POST" else None
+        if method != "OPTIONS" and (takes := METHODS.get(path)) is not None:
+            if method not in takes:
+                allow = ", ".join(takes)
+                raise RouterError(
+                    405, "method_not_allowed", f"{path} takes {allow}, not {method}", allow=allow
+                )
+            if (own := self._own(path)) is not None:
+                return own
+        kind = KINDS.get(path) if method != "OPTIONS" else None
         if path == "/metrics" or (kind is None and not self._passes(path)):
             raise RouterError(404, "not_found", f"there is no {path} here")
         if self._in_flight >= self._config.max_in_flight:
@@ -85,24 +92,38 @@ class Router:
         self._in_flight += 1
         try:
             body = await self._body(request)
-            asked = understand(kind, body) if kind is not None else None
+            asked = self._understood(kind, body)
             if kind is None or asked is None:
                 return await self._sender.by_load(request, body, kind is not None)
             return await self._sender.placed(request, kind, asked, body)
         finally:
             self._in_flight -= 1
 
+    def _understood(self, kind: Kind | None, body: bytes) -> Asked | None:
+        try:
+            return None if kind is None else understand(kind, body)
+        except Exception:
+            self._faults.note("understanding a request")
+            return None
+
+    def _own(self, path: str) -> web.Response | None:
+        if path == HEALTH:
+            return self._health()
+        if path == MODELS:
+            cards = {"object": "list", "data": self._fleet.cards()}
+            return _json(msgspec.json.encode(cards))
+        if path == OPENAPI:
+            return _json(self._openapi)
+        return None
+
     def _passes(self, path: str) -> bool:
-        return self._config.pass_through or path.startswith(_OWN_MODELS + "/")
+        return self._config.pass_through or path in METHODS or path.startswith(MODELS + "/")
 
     def _health(self) -> web.Response:
         up = len(self._fleet.up)
         ready = bool(up) and not self.draining
-        return web.Response(
-            status=200 if ready else 503,
-            body=msgspec.json.encode({"ready": ready, "backends_up": up}),
-            content_type="application/json",
-        )
+        told = msgspec.json.encode({"ready": ready, "backends_up": up})
+        return _json(told, 200 if ready else 503)
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         try:
@@ -125,5 +146,5 @@ class Router:
             ) from None
 
 
-def _json(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+def _json(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=body, content_type="application/json")

@@ -57,6 +57,9 @@ class SglangHttp:
             ranks=ranks,
             block_size=whole(told.get("block_size")) or whole(info.get("page_size")),
             capacity_tokens=whole(info.get("max_total_num_tokens")),
+            prefix_caching=not info["disable_radix_cache"]
+            if "disable_radix_cache" in info
+            else None,
             max_running=_running(info, ranks),
             events=tuple(_source(told, rank) for rank in range(ranks)),
             remarks=tuple(remarks),

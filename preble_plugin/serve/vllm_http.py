@@ -3,7 +3,8 @@
 - `/v1/models` (entrypoints/openai/models/protocol.py): `root` is the model as launched,
   `parent` is set for LoRA adapters.
 - `/metrics` has `vllm:cache_config_info` with the resolved cache of each rank
-  (v1/metrics/loggers.py): the label `engine` is the rank.
+  (v1/metrics/loggers.py): the label `engine` is the rank, and each has as `num_gpu_blocks`
+  those of all ranks together (v1/engine/core_client.py `_apply_ready_response`).
 - `/kv_event_sources` (entrypoints/serve/instrumentator/basic.py, from 0.31): each rank's
   `KVEventsConfig` with its own endpoints.
 - Answers are named after `X-Request-Id` (entrypoints/openai/*/serving.py).
@@ -36,9 +37,10 @@ class VllmHttp:
         model, adapters = base_model(cards)
         remarks: list[str] = []
         caches = await self._caches(ask)
+        told = {cache.get("enable_prefix_caching") for cache in caches}
         if not caches:
             remarks.append("its /metrics does not tell its block size")
-        elif any(cache.get("enable_prefix_caching") == "False" for cache in caches):
+        elif "False" in told:
             remarks.append("prefix caching is off: no prompt will be found there")
         sources = await self._sources(ask)
         root = next((card.get("root") for card in cards if card["id"] == model), None)
@@ -52,7 +54,8 @@ class VllmHttp:
             tokenizer=root if isinstance(root, str) else None,
             ranks=max(len(caches), len(sources), 1),
             block_size=block_size,
-            capacity_tokens=blocks * block_size if blocks and block_size else None,
+            capacity_tokens=blocks // len(caches) * block_size if blocks and block_size else None,
+            prefix_caching=False if "False" in told else True if "True" in told else None,
             events=sources,
             remarks=tuple(remarks),
         )

@@ -110,3 +110,10 @@ def test_ranks_are_taken_in_turn_where_nobody_is_to_place(engine: Engine) -> Non
     replay(engine.url, "tiny", chain)
     replay(engine.url, "tiny", chain, ranks=2)
     assert engine.ranks == [None, None, None, "0", "1", "0"]
+
+
+def test_servers_are_taken_in_turn_where_there_are_several(engine: Engine) -> None:
+    chain = [turn(1, Part(1, 40)), turn(2, Part(2, 40), after=1), turn(3, Part(3, 40), after=2)]
+    nobody = "http://127.0.0.1:1"
+    failed = [one.error is not None for one in replay([engine.url, nobody], "tiny", chain)]
+    assert failed == [False, True, False]

@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from preble_plugin.serve.kinds import KINDS
 from preble_plugin.service.interface import EventSource
 
 
@@ -42,6 +43,7 @@ class RecordedEngine:
         ranks: int = 1,
         events: Sequence[EventSource] = (),
         tokenize: Any = None,
+        refuses: Callable[[str, Any], bool] = lambda path, body: False,
         key: str | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -62,6 +64,7 @@ class RecordedEngine:
         self._news = asyncio.Event()
         self._facts = (model, engine, tokenizer, block_size, blocks, ranks, events)
         self._tokenize = tokenize
+        self._refuses = refuses
         self._key = key
         self._host, self._tls = host, tls
         self._runner: web.AppRunner | None = None
@@ -121,7 +124,7 @@ class RecordedEngine:
         self._news.set()
         if path == "/tokenize" and self._tokenize is not None:
             return web.json_response({"tokens": self._tokenize(body)})
-        if path not in ("/v1/completions", "/v1/chat/completions", "/generate", "/v1/responses"):
+        if path not in KINDS:
             if self.behave == "break off":
                 assert request.transport is not None
                 request.transport.abort()
@@ -141,7 +144,7 @@ class RecordedEngine:
             case "/metrics" if engine == "vllm":
                 lines = [
                     f'vllm:cache_config_info{{block_size="{block_size}",engine="{rank}",'
-                    f'enable_prefix_caching="True",num_gpu_blocks="{blocks}"}} 1.0'
+                    f'enable_prefix_caching="True",num_gpu_blocks="{blocks * ranks}"}} 1.0'
                     for rank in range(ranks)
                 ]
                 return web.Response(text="\n".join([*lines, ""]))
@@ -179,16 +182,15 @@ class RecordedEngine:
                     headers={"Retry-After": "7"},
                 )
             case "refuse":
-                return web.json_response(
-                    {"error": {"message": "wrong", "type": "BadRequestError", "code": 400}},
-                    status=400,
-                )
+                return _wrong()
             case "break off":
                 assert request.transport is not None
                 request.transport.abort()
                 return web.Response()
             case "hold":
                 await self._hold()
+        if self._refuses(request.path, body):
+            return _wrong()
         if isinstance(body, dict) and body.get("stream"):
             return await self._stream(request, body)
         return web.json_response(self._whole(request, body))
@@ -253,6 +255,15 @@ class RecordedEngine:
         if request.path == "/generate":
             told = {"completion_tokens": len(self.words), "cached_tokens": self.cached_tokens}
             return {"text": text, "meta_info": told}
+        if request.path == "/v1/responses":
+            content = [{"type": "output_text", "text": text}]
+            output = [{"type": "message", "role": "assistant", "content": content}]
+            told = {"input_tokens": 5, "output_tokens": len(self.words)}
+            named = {**self._named(request), "object": "response"}
+            return {**named, "output": output, "usage": told}
+        if request.path == "/v1/embeddings":
+            vector = {"object": "embedding", "index": 0, "embedding": [0.5]}
+            return {"object": "list", "data": [vector], "model": self._facts[0]}
         if request.path == "/v1/chat/completions":
             message = {"role": "assistant", "content": text}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -270,3 +281,8 @@ class RecordedEngine:
             "total_tokens": 5 + len(self.words),
             "prompt_tokens_details": None if cached is None else {"cached_tokens": cached},
         }
+
+
+def _wrong() -> web.Response:
+    error = {"message": "wrong", "type": "BadRequestError", "code": 400}
+    return web.json_response({"error": error}, status=400)

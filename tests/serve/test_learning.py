@@ -80,7 +80,8 @@ async def test_vllm():
 
     assert (facts.engine, facts.model, facts.adapters) == ("vllm", "tiny", {"poet"})
     assert (facts.tokenizer, facts.ranks) == ("/models/tiny", 2)
-    assert (facts.block_size, facts.capacity_tokens) == (32, 38_400)
+    assert (facts.block_size, facts.capacity_tokens) == (32, 19_200)  # 1,200 blocks in two ranks
+    assert facts.prefix_caching is True
     assert facts.events == (
         EventSource("tcp://10.0.0.2:4000", "tcp://10.0.0.1:4001", "kv"),
         EventSource("tcp://10.0.0.1:4002", "tcp://10.0.0.1:4001", "kv"),
@@ -92,10 +93,12 @@ async def test_vllm_that_tells_little():
     off = VLLM_METRICS.replace('enable_prefix_caching="True"', 'enable_prefix_caching="False"')
     facts = await learn(Says(v1__models=VLLM_MODELS, metrics=off), HERE, "10.0.0.1")
     assert (facts.ranks, facts.events) == (2, (None, None))
+    assert facts.prefix_caching is False
     assert facts.remarks == ("prefix caching is off: no prompt will be found there",)
 
     facts = await learn(Says(v1__models=VLLM_MODELS), HERE, "10.0.0.1")
     assert (facts.ranks, facts.block_size, facts.capacity_tokens) == (1, None, None)
+    assert facts.prefix_caching is None
 
 
 async def test_sglang():
@@ -104,10 +107,17 @@ async def test_sglang():
 
     assert (facts.engine, facts.tokenizer, facts.ranks) == ("sglang", "/models/tiny", 2)
     assert (facts.block_size, facts.capacity_tokens, facts.max_running) == (64, 8192, 4)
+    assert facts.prefix_caching is None
     assert facts.events == tuple(
         EventSource(f"tcp://[::1]:{5557 + rank}", f"tcp://[::1]:{6557 + rank}", "kv")
         for rank in range(2)
     )
+
+
+@pytest.mark.parametrize("off", [False, True])
+async def test_sglang_says_whether_it_keeps_prefixes(off: bool):
+    says = Says(v1__models=SGLANG_MODELS, server_info={**SGLANG_INFO, "disable_radix_cache": off})
+    assert (await learn(says, HERE, "::1")).prefix_caching == (not off)
 
 
 async def test_an_engine_that_is_not_known_has_one_rank_and_no_events():

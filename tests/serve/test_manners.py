@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,46 @@ async def test_what_is_no_request_is_for_the_engine_to_refuse(
         assert answer.status == 400
         assert (await answer.json())["error"]["message"] == "wrong"
     assert len(one.asked) == 1
+
+
+async def test_a_compressed_body_goes_on_as_it_came(engine: MakeEngine, router: MakeRouter):
+    one = await engine()
+    app = await router(one)
+    data, packed = gzip.compress(b'{"prompt": [1]}'), {"Content-Encoding": "gzip"}
+    async with (
+        client(app) as session,
+        session.post("/v1/completions", data=data, headers=packed) as answer,
+    ):
+        assert answer.status == 200
+    assert one.asked[0].body == {"prompt": [1]}  # which the engine unpacked
+
+
+async def test_parts_of_no_known_type_are_for_the_engine_to_refuse(
+    engine: MakeEngine, router: MakeRouter, caplog: pytest.LogCaptureFixture
+):
+    one = await engine()
+    one.behave = "refuse"
+    app = await router(one)
+    messages = [{"role": "user", "content": [{"type": {}, "text": "Hi"}]}]
+    async with client(app) as session:
+        for path, body in (
+            ("/v1/chat/completions", {"messages": messages}),
+            ("/v1/responses", {"input": messages}),
+        ):
+            async with session.post(path, json=body) as answer:
+                assert answer.status == 400
+    assert "preble failed" not in caplog.text
+
+
+async def test_what_is_no_http_is_refused_and_not_logged(
+    engine: MakeEngine, router: MakeRouter, caplog: pytest.LogCaptureFixture
+):
+    app = await router(await engine())
+    reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+    writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\x00\r\n\r\n")
+    assert b" 400 " in await reader.readline()
+    writer.close()
+    assert "secret" not in caplog.text
 
 
 async def test_token_ids_that_are_none_are_for_the_engine_to_refuse(

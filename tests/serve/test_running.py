@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import re
 import signal
-import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -18,39 +14,7 @@ from preble_plugin.cli.main import main
 from tests.serve.calls import numbers
 from tests.serve.conftest import MakeEngine
 from tests.serve.recorded_engine import RecordedEngine
-
-
-class Running:
-    """`preble serve` as a process of its own."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.log = ""
-
-    async def says(self, pattern: str) -> re.Match[str]:
-        """Read its log until it says this."""
-        assert self.process.stderr is not None
-        while True:
-            if found := re.search(pattern, self.log):
-                self.log = self.log[found.end() :]
-                return found
-            line = await self.process.stderr.readline()
-            assert line, f"it ended before it said {pattern!r}: {self.log}"
-            self.log += line.decode()
-
-
-@contextlib.asynccontextmanager
-async def serving(*arguments: str) -> AsyncIterator[Running]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "preble_plugin.cli.main", "serve", "--port", "0", *arguments),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield Running(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+from tests.serve.running import serving
 
 
 def write(path: Path, *engines: RecordedEngine, **keys: object) -> None:
