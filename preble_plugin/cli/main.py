@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from preble_plugin.cli.doctor import add_doctor, doctor
 from preble_plugin.cli.inspect_servers import explain, status
+from preble_plugin.cli.run import add_run, run, split
 from preble_plugin.cli.serve import add_serve, serve
 from preble_plugin.cli.simulate_arguments import add_simulate
 from preble_plugin.service.admin import AdminSocketError
@@ -16,7 +18,8 @@ from preble_plugin.service.run_dir import RunDirError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code: 0, or 1 with a word on stderr."""
-    options = _parser().parse_args(arguments)
+    given, engine_flags = split(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
     try:
         if options.command == "simulate":
             # Here, so that the other commands start without the simulator.
@@ -25,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return simulate(options)
         if options.command == "serve":
             return serve(options)
+        if options.command == "run":
+            return run(options, engine_flags)
+        if options.command == "doctor":
+            return doctor(options)
         if options.command == "explain":
             return explain(options.request_id, socket=options.socket, as_json=options.json)
         return status(socket=options.socket, as_json=options.json)
@@ -39,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="preble",
-        description="Route requests by prefix, look into the placement of running servers, or "
-        "simulate it.",
+        description="Run engines with placement by prefix, route requests to those that run, look "
+        "into it, or simulate it.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
@@ -59,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("status", parents=[common], help="replicas, their caches and load")
     add_serve(commands)
+    add_run(commands)
+    add_doctor(commands)
     add_simulate(commands)
     return parser
 

@@ -16,25 +16,25 @@ import msgspec
 from preble_plugin.settings import Settings
 from preble_plugin.sglang_ext.outcomes import OUTCOMES_VARIABLE
 
-_SETTINGS_VARIABLE: Final = "PREBLE_PLACEMENT"
-_QUEUE_VARIABLE: Final = "PREBLE_LOCAL_QUEUE"
+SETTINGS_VARIABLE: Final = "PREBLE_PLACEMENT"
+QUEUE_VARIABLE: Final = "PREBLE_LOCAL_QUEUE"
 
 
 def leave(settings: Settings, outcomes: str) -> None:
     """Requests are to be placed by `settings`, and `outcomes` is the address at
     which the controller is told what becomes of them."""
     os.environ[OUTCOMES_VARIABLE] = outcomes
-    os.environ[_SETTINGS_VARIABLE] = msgspec.json.encode(settings).decode()
+    os.environ[SETTINGS_VARIABLE] = msgspec.json.encode(settings).decode()
 
 
 def leave_queue() -> None:
     """The schedulers are to put in order what waits."""
-    os.environ[_QUEUE_VARIABLE] = "1"
+    os.environ[QUEUE_VARIABLE] = "1"
 
 
 def take_back() -> None:
     """Nothing is to be placed or put in order; idempotent."""
-    for variable in (OUTCOMES_VARIABLE, _SETTINGS_VARIABLE, _QUEUE_VARIABLE):
+    for variable in (OUTCOMES_VARIABLE, SETTINGS_VARIABLE, QUEUE_VARIABLE):
         os.environ.pop(variable, None)
 
 
@@ -43,9 +43,9 @@ def left(environment: Mapping[str, str]) -> tuple[Settings, str] | None:
     outcomes = environment.get(OUTCOMES_VARIABLE)
     if not outcomes:
         return None
-    return msgspec.json.decode(environment[_SETTINGS_VARIABLE], type=Settings), outcomes
+    return msgspec.json.decode(environment[SETTINGS_VARIABLE], type=Settings), outcomes
 
 
 def queue_left(environment: Mapping[str, str]) -> bool:
     """Whether `leave_queue` was called."""
-    return bool(environment.get(_QUEUE_VARIABLE))
+    return bool(environment.get(QUEUE_VARIABLE))
