@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -13,6 +16,13 @@ from tests.engines import EngineRoom
 # The machines are shared: work is counted, never timed.
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One run directory for all processes that collect tests: it is in the tests' names."""
+    if "PREBLE_TEST_RUN_DIR" not in os.environ:
+        made = os.environ["PREBLE_TEST_RUN_DIR"] = tempfile.mkdtemp(prefix="preble-t")
+        config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))
 
 
 @pytest.hookimpl(tryfirst=True)

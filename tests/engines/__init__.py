@@ -48,8 +48,7 @@ class Kind(ABC, Generic[AnyServer]):
     base: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        # Not the run directory, which is another in each process that collects tests.
-        pairs = [f"{key}={value}" for key, value in self.environment if key != "PREBLE_RUN_DIR"]
+        pairs = [f"{key}={value}" for key, value in self.environment]
         return " ".join([*pairs, *self.flags]) or "plain"
 
     @abstractmethod
