@@ -17,8 +17,8 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
-def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREBLE_RUN_DIR", str(tmp_path / "run"))
+def own_run_dir(run_dir: Path) -> None:
+    """No server of this user is there."""
 
 
 def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:

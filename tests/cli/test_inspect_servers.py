@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +13,6 @@ from preble_plugin.core import Finished, FirstToken, LoadReport, Placement, Requ
 from preble_plugin.service.interface import ReplicaSpec
 from preble_plugin.service.local import LocalFrontend
 from preble_plugin.settings import Settings
-
-
-@pytest.fixture
-def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="pb-", dir="/tmp"))
-    monkeypatch.setenv("PREBLE_RUN_DIR", str(path))
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture

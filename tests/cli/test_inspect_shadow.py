@@ -19,11 +19,9 @@ PROMPT = range(64)
 
 
 @pytest.fixture
-async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalFrontend]:
+async def server(run_dir: Path, tmp_path: Path) -> AsyncIterator[LocalFrontend]:
     """A server with two replicas, of which replica 1 has served `PROMPT`, and to which its
     own dispatch has then sent `PROMPT` twice: to 0 and to 1."""
-    (tmp_path / "run").mkdir(mode=0o700)
-    monkeypatch.setenv("PREBLE_RUN_DIR", str(tmp_path / "run"))
     frontend = LocalFrontend(Settings(shadow=True, record=str(tmp_path / "asked.jsonl")))
     frontend.set_replicas([ReplicaSpec(rank, 16, capacity_blocks=100) for rank in (0, 1)])
     await frontend.start()

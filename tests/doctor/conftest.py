@@ -12,9 +12,9 @@ from kv_publisher import KvPublisher
 from tests.doctor.told import Start, ToldEngine
 
 # Taken as they are: this is where the same servers are asked for another reason.
-from tests.serve.conftest import engine, router, run_dir, tokenizer_dir
+from tests.serve.conftest import engine, own_run_dir, router, tokenizer_dir
 
-__all__ = ["engine", "publisher", "router", "run_dir", "start", "tokenizer_dir"]
+__all__ = ["engine", "own_run_dir", "publisher", "router", "start", "tokenizer_dir"]
 
 VERSION = {"/version": {"version": "0.32.0"}}
 

@@ -20,8 +20,9 @@ POINTS = (
 class Site:
     """A directory with the packages of an environment, alone on the path while looked at."""
 
-    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, path: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._path = path
+        self._run_dir = run_dir
         self._monkeypatch = monkeypatch
 
     def look(
@@ -37,15 +38,15 @@ class Site:
             (info / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
             if name == "preble_plugin":
                 (info / "entry_points.txt").write_text(points)
-        given = {"PREBLE_RUN_DIR": str(self._path / "run"), **(environment or {})}
+        given = {"PREBLE_RUN_DIR": str(self._run_dir), **(environment or {})}
         with self._monkeypatch.context() as patched:
             patched.setattr(sys, "path", [str(self._path)])
             return look_here(given)
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    return Site(tmp_path, monkeypatch)
+def site(tmp_path: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    return Site(tmp_path, run_dir / "run", monkeypatch)
 
 
 def test_all_is_well(site: Site) -> None:
@@ -156,9 +157,9 @@ def test_variables_of_a_servers_own_processes_and_none_of_ours(site: Site) -> No
     assert "5ec4e7" not in said
 
 
-def test_a_run_directory_that_others_can_use(site: Site, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir(mode=0o777)
-    (tmp_path / "run").chmod(0o777)
+def test_a_run_directory_that_others_can_use(site: Site, run_dir: Path) -> None:
+    (run_dir / "run").mkdir(mode=0o777)
+    (run_dir / "run").chmod(0o777)
     found = the(site.look(vllm="0.32.0"), "run directory")
     assert found.state == "fail"
     assert "mode 777" in found.words
@@ -179,6 +180,6 @@ def test_a_run_directory_whose_sockets_have_too_long_a_path(site: Site, tmp_path
     assert found.remedy == "set PREBLE_RUN_DIR to a shorter directory"
 
 
-def test_a_run_directory_that_is_there(site: Site, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir(mode=0o700)
+def test_a_run_directory_that_is_there(site: Site, run_dir: Path) -> None:
+    (run_dir / "run").mkdir(mode=0o700)
     assert the(site.look(vllm="0.32.0"), "run directory").words.endswith("yours alone")

@@ -8,7 +8,10 @@ share a run directory of their own: `RUN_ENVIRONMENT`.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +32,16 @@ from preble_plugin.service.run_dir import ADMIN_SOCKET, living_servers
 _Result = TypeVar("_Result")
 
 
-RUN_DIR = Path(os.environ["PREBLE_TEST_RUN_DIR"])
-"""A run directory of these tests alone (tests/conftest.py makes it); programs they start
-share it."""
+def _run_dir() -> Path:
+    if shared := os.environ.get("PREBLE_TEST_RUN_DIR"):
+        return Path(shared)
+    made = Path(tempfile.mkdtemp(prefix="preble-t"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
+RUN_DIR = _run_dir()
+"""A run directory of these tests alone; programs they start share it."""
 RUN_ENVIRONMENT = (("PREBLE_RUN_DIR", str(RUN_DIR)),)
 
 

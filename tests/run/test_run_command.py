@@ -18,10 +18,9 @@ from tests.engines import ROOT
 
 
 @pytest.fixture(autouse=True)
-def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _machine(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
     """Two devices, an installed engine, and a run directory of the test's own."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setenv("PREBLE_RUN_DIR", str(tmp_path / "r"))
     for name in ("PREBLE_CONFIG", "PREBLE_DP_SCHEDULER", "VLLM_API_KEY", "VLLM_USE_RUST_FRONTEND"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setitem(ENGINES, "vllm", replace(VLLM, package="pytest", tested=((0,), (999,))))
@@ -48,7 +47,7 @@ def test_a_dry_run_prints_a_line_that_a_shell_takes(capsys: pytest.CaptureFixtur
 
 
 def test_a_dry_run_of_several_leaves_nothing(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], run_dir: Path
 ) -> None:
     assert main(["run", "vllm", "--model", "M", "--separate", "--dry-run"]) == 0
     first, second, router, config = capsys.readouterr().out.splitlines()
@@ -56,7 +55,7 @@ def test_a_dry_run_of_several_leaves_nothing(
     assert second.startswith("CUDA_VISIBLE_DEVICES=1 ")
     assert " preble_plugin.cli.main serve --config " in router
     assert '"port": 8000' in config
-    assert list((tmp_path / "r" / "events").iterdir()) == []
+    assert list((run_dir / "events").iterdir()) == []
 
 
 def test_secrets_are_not_shown() -> None:

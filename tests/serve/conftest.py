@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,8 @@ MakeRouter = Callable[..., Awaitable[App]]
 
 
 @pytest.fixture(autouse=True)
-def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A run directory of the test's own, with a path that a socket's can hold."""
-    path = Path(tempfile.mkdtemp(prefix="pb-", dir="/tmp"))
-    monkeypatch.setenv("PREBLE_RUN_DIR", str(path))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+def own_run_dir(run_dir: Path) -> None:
+    """No test meets another's servers."""
 
 
 @pytest.fixture(scope="session")

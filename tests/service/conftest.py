@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,15 +12,6 @@ from preble_plugin.service.local import LocalFrontend
 from preble_plugin.service.remote import Link, RemoteFrontend
 from preble_plugin.service.supervisor import SchedulerProcess
 from preble_plugin.settings import Settings
-
-
-@pytest.fixture
-def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A run directory of the test's own, with a path that a socket's can hold."""
-    path = Path(tempfile.mkdtemp(prefix="pb-", dir="/tmp"))
-    monkeypatch.setenv("PREBLE_RUN_DIR", str(path))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

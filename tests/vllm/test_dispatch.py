@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,14 +110,7 @@ STOP, LENGTH, ABORT, ERROR = range(4)
 
 
 @pytest.fixture
-def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with tempfile.TemporaryDirectory() as path:
-        monkeypatch.setenv("PREBLE_RUN_DIR", path)
-        yield
-
-
-@pytest.fixture
-async def frontend(run_dir: None) -> AsyncIterator[HeldFrontend]:
+async def frontend(run_dir: Path) -> AsyncIterator[HeldFrontend]:
     built = HeldFrontend()
     built.set_replicas([ReplicaSpec(rank, BLOCK, 1000) for rank in (0, 1)])
     yield built
