@@ -52,7 +52,7 @@ serve-sglang: $(READY)
 	  --standins $(STANDINS)
 
 # Two at a time; those on real engines come last and one by one (tests/conftest.py).
-TEST = $(BIN)/python -m pytest --timeout 900 -n 2 --dist loadgroup --no-loadscope-reorder
+TEST = $(BIN)/python -m pytest --timeout 900 -n 2 --no-loadscope-reorder
 
 test: lint
 	$(TEST)

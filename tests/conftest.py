@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.engines import EngineRoom
 
 # The machines are shared: work is counted, never timed.
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+
+_ROOT: Final = Path(__file__).parents[1]
+_ENGINE: Final = re.compile(
+    r"\bengine_room\b|\bserver: (Vllm|Sglang)Server\b|@serving\(|= serving\("
+)
+"""What the source of a module with tests on real engines has in it."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,15 +35,33 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))
 
 
+@cache
+def _on_engines(path: str) -> bool:
+    """Whether a module has tests on real engines."""
+    return bool(_ENGINE.search((_ROOT / path).read_text("utf-8")))
+
+
+def _module(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What pytest-xdist keeps in one process: the tests of a module; and, after all others,
-    those on real engines, which run one at a time."""
-    on_engines = {item for item in items if "engine_room" in getattr(item, "fixturenames", ())}
-    for item in items:
-        group = "engines" if item in on_engines else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=on_engines.__contains__)
+    """Modules on real engines come last."""
+    items.sort(key=lambda item: _on_engines(_module(item.nodeid)))
+
+
+class _Processes(LoadScopeScheduling):
+    """A module's tests run in one process, and all on real engines: one server at a time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = _module(nodeid)
+        return "engines" if _on_engines(module) else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Processes:
+    """Whichever way of distribution was asked for."""
+    return _Processes(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
