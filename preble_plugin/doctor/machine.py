@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 from collections.abc import Mapping
+from importlib.machinery import PathFinder
 from typing import Final
 
 from preble_plugin.adapter.choice import SCHEDULER_VARIABLE, choose
@@ -81,7 +81,7 @@ def _version(engine: Engine) -> str | None:
     try:
         return importlib.metadata.version(engine.package)
     except importlib.metadata.PackageNotFoundError:
-        found = importlib.util.find_spec(engine.package)
+        found = PathFinder.find_spec(engine.package)  # on the path, not what is imported
         return "" if found is not None and found.origin is not None else None
 
 

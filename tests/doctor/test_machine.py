@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -59,6 +61,15 @@ def test_no_engine(site: Site) -> None:
     findings = site.look()
     assert bad(findings) == {"engine": "warn"}
     assert "version" not in {one.check for one in findings}
+
+
+def test_no_engine_where_this_process_has_imported_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported = ModuleType("vllm")
+    imported.__spec__ = ModuleSpec("vllm", None, origin="elsewhere")
+    monkeypatch.setitem(sys.modules, "vllm", imported)
+    assert bad(site.look()) == {"engine": "warn"}
 
 
 def test_an_engine_without_a_version(site: Site, tmp_path: Path) -> None:

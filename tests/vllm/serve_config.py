@@ -11,6 +11,9 @@ from preble_plugin.bench.tiny_model import make_tiny_model
 from tests.engines import TINY_MODEL
 from tests.engines.preble import RUN_DIR
 
+CONFIG_RUN_DIR = RUN_DIR / "config"
+"""What a configuration leaves in the test's own process lives on: apart from real servers."""
+
 
 def clean_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take back at the end what a configuration leaves in this process."""
@@ -22,7 +25,7 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREBLE_DP_SCHEDULER", "default")  # restored, whatever the flag writes
     monkeypatch.setenv("PREBLE_CONFIG", "")
     monkeypatch.setenv("PREBLE_SCHEDULER_ADDRESS", "")
-    monkeypatch.setenv("PREBLE_RUN_DIR", str(RUN_DIR))
+    monkeypatch.setenv("PREBLE_RUN_DIR", str(CONFIG_RUN_DIR))
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

@@ -19,7 +19,12 @@ from preble_plugin.settings import Settings
 from preble_plugin.vllm_ext import hooks, prepare
 from preble_plugin.vllm_ext.plan import Plan, plan_of
 from tests.engines.preble import RUN_DIR, until
-from tests.vllm.serve_config import clean_process, engine_args, serve_config
+from tests.vllm.serve_config import (
+    CONFIG_RUN_DIR,
+    clean_process,
+    engine_args,
+    serve_config,
+)
 
 pytestmark = pytest.mark.vllm
 PREBLE = ("--dp-scheduler", "preble")
@@ -231,8 +236,8 @@ def test_events_stay_on_the_machine_when_all_ranks_do(told: list[str]) -> None:
     config = serve_config(*PREBLE)
     events = config.kv_events_config
     assert (events.enable_kv_cache_events, events.publisher) == (True, "zmq")
-    assert events.endpoint.startswith(f"ipc://{RUN_DIR}/events/")
-    assert events.replay_endpoint.startswith(f"ipc://{RUN_DIR}/events/")
+    assert events.endpoint.startswith(f"ipc://{CONFIG_RUN_DIR}/events/")
+    assert events.replay_endpoint.startswith(f"ipc://{CONFIG_RUN_DIR}/events/")
     assert hooks.rank_endpoint(events.endpoint, 1) == f"{events.endpoint}_dp1"
     assert told == []
 
