@@ -70,27 +70,28 @@ async def look_at_engine(
 
 
 def _version(findings: Findings, engine: Engine, tells: dict[str, Any]) -> None:
+    tested = f"tested are {engine.known.versions}"
     version = tells.get("version")
     if not isinstance(version, str):
-        findings.warn("version", "it does not tell its version", f"tested are {engine.tested}")
+        findings.warn("version", "it does not tell its version", tested)
         return
-    tested = engine.oldest, engine.newest
     try:
-        check_version(engine.title, version, *tested, Settings(), auto=False)
+        check_version(engine.known, version, Settings(), auto=False)
     except CannotWork as refusal:
         words, _, remedy = str(refusal).partition(": ")
         findings.warn("version", words, remedy)
     else:
-        findings.ok("version", f"{version}; tested are {engine.tested}")
+        findings.ok("version", f"{version}; {tested}")
 
 
 def _front_door(findings: Findings, engine: Engine, tells: dict[str, Any], server: str) -> None:
+    switch = engine.known.rust_switch
     match rust_answers(tells, server):
         case True:
             findings.warn(
                 "front door",
                 f"{engine.title}'s Rust front door answers: placement inside is passed by",
-                f"unset {engine.rust_switch} where it is started, or put `preble serve` in front",
+                f"unset {switch} where it is started, or put `preble serve` in front",
             )
         case False:
             findings.ok("front door", "the Python one")
@@ -98,7 +99,7 @@ def _front_door(findings: Findings, engine: Engine, tells: dict[str, Any], serve
             findings.warn(
                 "front door",
                 "whether Python or Rust answers cannot be told from here",
-                f"see whether {engine.rust_switch} is set where it is started",
+                f"see whether {switch} is set where it is started",
             )
 
 

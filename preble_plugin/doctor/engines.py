@@ -1,6 +1,6 @@
 """The engines by name: what differs between them for who looks at one from outside.
 
-1. Versions that were tested are the adapters' own numbers.
+1. Versions that were tested, and switches of Rust front doors, are the adapters' own.
 2. Whether a plugin is loaded is decided by a group of entry points and a variable:
    vLLM, plugins/__init__.py `load_plugins_by_group` (names as they stand between commas);
    SGLang, srt/plugins/__init__.py, the same name (names without white space, and an
@@ -18,9 +18,10 @@ from typing import Any, Final
 
 import msgspec
 
+from preble_plugin.adapter.known import Known
 from preble_plugin.serve.facts import Ask, AskError
-from preble_plugin.sglang_ext import hooks as sglang_hooks
-from preble_plugin.vllm_ext import hooks as vllm_hooks
+from preble_plugin.sglang_ext.known import SGLANG
+from preble_plugin.vllm_ext.known import VLLM
 
 PLUGIN: Final = "preble"
 """The name of our entry points."""
@@ -30,19 +31,13 @@ _PYTHON_SERVERS: Final = ("uvicorn", "granian")
 class Engine(msgspec.Struct, frozen=True):
     """One engine, and the flags that help there."""
 
-    package: str
-    """What it is imported by, and what its `/v1/models` name as the owner."""
-    title: str
-    oldest: tuple[int, ...]
-    newest: tuple[int, ...]
+    known: Known
     plugins: str
     """The group of entry points."""
     filter: str
     """The variable that says which plugins are loaded."""
     spaces_count: bool
     """Whether a name in `filter` is taken with the white space around it."""
-    rust_switch: str
-    """The variable that starts the Rust front door."""
     tells: tuple[str, ...]
     """Paths of which the first that answers tells the version."""
     caching: str
@@ -57,10 +52,9 @@ class Engine(msgspec.Struct, frozen=True):
     """How to have answers say what was found cached."""
 
     @property
-    def tested(self) -> str:
-        """The tested versions, in words."""
-        oldest, newest = (".".join(map(str, one)) for one in (self.oldest, self.newest))
-        return f"{oldest} to {newest}"
+    def title(self) -> str:
+        """Its name."""
+        return self.known.title
 
     def lets_in(self, environment: Mapping[str, str]) -> bool:
         """Whether `filter` lets our plugin be loaded."""
@@ -70,21 +64,13 @@ class Engine(msgspec.Struct, frozen=True):
         names = given.split(",")
         return PLUGIN in (names if self.spaces_count else [name.strip() for name in names])
 
-    def rust(self, environment: Mapping[str, str]) -> bool:
-        """Whether `rust_switch` is on."""
-        return environment.get(self.rust_switch, "").lower() not in ("", "0", "false", "no", "n")
-
 
 ENGINES: Final = (
     Engine(
-        package="vllm",
-        title="vLLM",
-        oldest=vllm_hooks.OLDEST_TESTED,
-        newest=vllm_hooks.NEWEST_TESTED,
+        known=VLLM,
         plugins="vllm.general_plugins",
         filter="VLLM_PLUGINS",
         spaces_count=True,
-        rust_switch="VLLM_USE_RUST_FRONTEND",
         tells=("/version",),
         caching="leave out --no-enable-prefix-caching",
         events="start it with --kv-events-config '"
@@ -95,14 +81,10 @@ ENGINES: Final = (
         reports="start it with --enable-prompt-tokens-details",
     ),
     Engine(
-        package="sglang",
-        title="SGLang",
-        oldest=sglang_hooks.OLDEST_TESTED,
-        newest=sglang_hooks.NEWEST_TESTED,
+        known=SGLANG,
         plugins="sglang.srt.plugins",
         filter="SGLANG_PLUGINS",
         spaces_count=False,
-        rust_switch="SGLANG_RUST_SERVER",
         tells=("/server_info", "/get_server_info"),
         caching="leave out --disable-radix-cache and what implies it",
         events="start it with --kv-events-config '"
@@ -116,7 +98,7 @@ ENGINES: Final = (
 
 def engine_of(package: str) -> Engine | None:
     """The engine of this name, if it is one of ours."""
-    return next((one for one in ENGINES if one.package == package), None)
+    return next((one for one in ENGINES if one.known.package == package), None)
 
 
 async def told(engine: Engine, ask: Ask) -> dict[str, Any]:

@@ -79,9 +79,9 @@ def look_here(environment: Mapping[str, str] | None = None) -> list[Finding]:
 def _version(engine: Engine) -> str | None:
     """An engine's version; "" where it is installed without one, None where it is not."""
     try:
-        return importlib.metadata.version(engine.package)
+        return importlib.metadata.version(engine.known.package)
     except importlib.metadata.PackageNotFoundError:
-        found = PathFinder.find_spec(engine.package)  # on the path, not what is imported
+        found = PathFinder.find_spec(engine.known.package)  # on the path, not what is imported
         return "" if found is not None and found.origin is not None else None
 
 
@@ -90,20 +90,20 @@ def _engine(findings: Findings, engine: Engine, version: str, settings: Settings
         findings.warn(
             "version",
             f"{engine.title} is here and its version cannot be told",
-            f"install it as a package, with its metadata ({engine.package}.dist-info)",
+            f"install it as a package, with its metadata ({engine.known.package}.dist-info)",
         )
         return
-    tested = engine.oldest, engine.newest
+    tested = engine.known.versions
     try:
-        warnings = check_version(engine.title, version, *tested, settings, auto=False)
+        warnings = check_version(engine.known, version, settings, auto=False)
     except CannotWork as refusal:
         words, _, remedy = str(refusal).partition(": ")
         findings.fail("version", words, remedy)
         return
     if warnings:
-        findings.warn("version", " ".join(warnings), f"take {engine.tested}, or watch its hits")
+        findings.warn("version", " ".join(warnings), f"take {tested}, or watch its hits")
     else:
-        findings.ok("version", f"{engine.title} {version}; tested are {engine.tested}")
+        findings.ok("version", f"{engine.title} {version}; tested are {tested}")
 
 
 def _plugin(findings: Findings, engine: Engine, variables: Mapping[str, str]) -> None:
@@ -140,15 +140,15 @@ def _plugin(findings: Findings, engine: Engine, variables: Mapping[str, str]) ->
 
 
 def _front_door(findings: Findings, engine: Engine, variables: Mapping[str, str]) -> None:
-    if engine.rust(variables):
+    switch = engine.known.rust_switch
+    if engine.known.rust(variables):
         findings.fail(
             "front door",
-            f"{engine.rust_switch} starts {engine.title}'s Rust front door, which passes "
-            "placement by",
-            f"unset {engine.rust_switch}; or leave it, and put `preble serve` in front",
+            f"{switch} starts {engine.title}'s Rust front door, which passes placement by",
+            f"unset {switch}; or leave it, and put `preble serve` in front",
         )
     else:
-        findings.ok("front door", f"{engine.title}'s Python one ({engine.rust_switch} is off)")
+        findings.ok("front door", f"{engine.title}'s Python one ({switch} is off)")
 
 
 def _compiled(findings: Findings) -> None:

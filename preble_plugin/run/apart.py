@@ -93,7 +93,7 @@ def backends(
             ours += [EVENTS, json.dumps({**engine.events, "publisher": "zmq", **events})]
         environment = {**devices.share(place, each), **common}
         command = engine.command(named, (*flags.given, *ours))
-        found.append(Backend(f"{engine.package}-{place}", command, environment, port, events))
+        found.append(Backend(f"{engine.known.package}-{place}", command, environment, port, events))
     return tuple(found)
 
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from preble_plugin.adapter.choice import CONFIG_KEY, SCHEDULER_KEY
+from preble_plugin.adapter.known import Known
 from preble_plugin.run.flags import Flags
-from preble_plugin.sglang_ext import hooks as sglang
-from preble_plugin.vllm_ext import hooks as vllm
+from preble_plugin.sglang_ext.known import SGLANG as KNOWN_SGLANG
+from preble_plugin.vllm_ext.known import VLLM as KNOWN_VLLM
 
 HOST: Final = ("--host",)
 PORT: Final = ("--port",)
@@ -35,9 +36,7 @@ SECRETS: Final = (*KEYS, "--ssl-keyfile-password", "--hf-token")
 class Engine:
     """One engine."""
 
-    package: str
-    """Its Python package, its distribution, and what it is called on the command line."""
-    label: str
+    known: Known
     program: tuple[str, ...]
     """The command, up to the model."""
     say_model: tuple[str, ...]
@@ -54,10 +53,6 @@ class Engine:
     """Flags that choose devices, or spread one replica over several machines."""
     single: tuple[str, ...]
     """Flags that only one engine on a machine can have."""
-    rust: str
-    """Environment variable that puts a Rust front end in the Python one's place."""
-    tested: tuple[tuple[int, ...], tuple[int, ...]]
-    """The oldest and the newest version that the adapter is tested on."""
     key_variables: tuple[str, ...] = ()
     """Environment variables with the key that it asks its clients for."""
     events: Mapping[str, object] = field(default_factory=dict)
@@ -78,8 +73,7 @@ class Engine:
 
 
 VLLM: Final = Engine(
-    package="vllm",
-    label="vLLM",
+    known=KNOWN_VLLM,
     program=("vllm.entrypoints.cli.main", "serve"),
     say_model=(),
     model=("--model",),
@@ -100,14 +94,11 @@ VLLM: Final = Engine(
         *("--data-parallel-multi-port-external-lb", "-dpm"),
         "--master-port",
     ),
-    rust="VLLM_USE_RUST_FRONTEND",
-    tested=(vllm.OLDEST_TESTED, vllm.NEWEST_TESTED),
     key_variables=("VLLM_API_KEY",),
     events={"enable_kv_cache_events": True},
 )
 SGLANG: Final = Engine(
-    package="sglang",
-    label="SGLang",
+    known=KNOWN_SGLANG,
     program=("sglang.launch_server",),
     say_model=("--model-path",),
     model=("--model-path", "--model"),
@@ -122,7 +113,6 @@ SGLANG: Final = Engine(
         *("--grpc-mode", "--smg-grpc-mode", "--grpc-port", "--use-ray"),
         *("--nccl-port", "--dist-init-addr", "--nccl-init-addr", "--gated-launch-port"),
     ),
-    rust="SGLANG_RUST_SERVER",
-    tested=(sglang.OLDEST_TESTED, sglang.NEWEST_TESTED),
 )
-ENGINES: Final = {one.package: one for one in (VLLM, SGLANG)}
+ENGINES: Final = {one.known.package: one for one in (VLLM, SGLANG)}
+"""By package, which is what it is called on the command line."""

@@ -22,7 +22,6 @@ from preble_plugin.run.flags import Flags, RunError
 from preble_plugin.run.wish import LOOPBACK, Surroundings, Wish, once
 
 DEFAULT_PORT: Final = 8000
-_OFF: Final = ("", "0", "false", "no", "n")
 
 
 class Inside(NamedTuple):
@@ -69,11 +68,11 @@ def _reason(
     """Why the engine cannot place by itself; None where nothing is known against it.
     `ranks_inside` is the flag that gives each of several replicas ranks of its own."""
     if ranks_inside is not None:
-        return f"{engine.label} runs one replica a server with {ranks_inside}"
+        return f"{engine.known.title} runs one replica a server with {ranks_inside}"
     if flags.first(SCHEDULER) is not None:
         return None
-    if around.environment.get(engine.rust, "").lower() not in _OFF:
-        return f"{engine.rust} is set, and placement is not in the Rust front end"
+    if engine.known.rust(around.environment):
+        return f"{engine.known.rust_switch} is set, and placement is not in the Rust front end"
     return around.untested(engine)
 
 

@@ -44,12 +44,12 @@ class Surroundings(NamedTuple):
     def untested(self, engine: Engine) -> str | None:
         """Why placement inside this version of the engine is refused, or None.
         Raises `RunError`."""
-        version = self.version(engine.package)
+        version = self.version(engine.known.package)
         if version is None:
             return None
         try:
             settings = choose({SCHEDULER_KEY: "preble"}, self.environment).settings
-            check_version(engine.label, version, *engine.tested, settings, auto=False)
+            check_version(engine.known, version, settings, auto=False)
         except SettingsError as error:
             raise RunError(str(error)) from None
         except CannotWork as refusal:
@@ -74,10 +74,10 @@ def version_of(package: str) -> str | None:
 
 def check_installed(name: str) -> None:
     """Raise `RunError` where this Python does not have the engine."""
-    engine = ENGINES[name]
+    engine = ENGINES[name].known
     if util.find_spec(engine.package) is None:
         raise RunError(
-            f"this Python has no {engine.label}: install preble-plugin beside it, and run the "
+            f"this Python has no {engine.title}: install preble-plugin beside it, and run the "
             "`preble` of that environment"
         )
 

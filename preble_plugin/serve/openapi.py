@@ -74,10 +74,9 @@ def _placed(path: str, kind: Kind) -> Schema:
         "headers": {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}},
         "content": content,
     }
-    named = {method: method.lower() for method in METHODS[path]}
     return {
-        lower: {
-            "operationId": kind.value if method == "POST" else f"{kind.value}-{lower}",
+        method.lower(): {
+            "operationId": kind.value if method == "POST" else f"{kind.value}-{method.lower()}",
             "summary": summary,
             "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS],
             "requestBody": {"required": True, "content": {"application/json": body}},
@@ -89,7 +88,7 @@ def _placed(path: str, kind: Kind) -> Schema:
                 "504": _response("Refused"),
             },
         }
-        for method, lower in named.items()
+        for method in METHODS[path]
     }
 
 

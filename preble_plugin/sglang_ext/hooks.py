@@ -34,8 +34,6 @@ from preble_plugin.sglang_ext.facts import (
     RequestFacts,
 )
 
-OLDEST_TESTED: Final = (0, 5, 18)
-NEWEST_TESTED: Final = (0, 5, 23)
 METHOD: Final = "preble"
 """Our name among the choices of `--load-balance-method`."""
 Changes = Mapping[str, str]

@@ -38,6 +38,7 @@ from preble_plugin.service.run_dir import RunDirError, ServerDirectory
 from preble_plugin.settings import Settings, SettingsError
 from preble_plugin.sglang_ext import hooks, word
 from preble_plugin.sglang_ext.facts import FCFS, LaunchFacts
+from preble_plugin.sglang_ext.known import SGLANG
 from preble_plugin.sglang_ext.outcomes import outcomes_address
 from preble_plugin.sglang_ext.refusals import ENCODER, check_launch, check_method, check_queue
 
@@ -125,8 +126,7 @@ def _place(
     read: Callable[[], LaunchFacts], found: _Note, auto: bool, method: str
 ) -> Mapping[str, str]:
     settings = found.settings
-    tested = hooks.OLDEST_TESTED, hooks.NEWEST_TESTED
-    warnings = check_version("SGLang", hooks.version(), *tested, settings, auto)
+    warnings = check_version(SGLANG, hooks.version(), settings, auto)
     _check_hold()
     check_method(found.method)
     facts = read()

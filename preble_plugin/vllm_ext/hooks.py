@@ -33,8 +33,6 @@ from preble_plugin.vllm_ext.facts import (
     Topology,
 )
 
-OLDEST_TESTED: Final = (0, 28)
-NEWEST_TESTED: Final = (0, 32)
 _WRAPPED: Final = "_preble_wrapped"
 
 

@@ -26,6 +26,7 @@ from preble_plugin.settings import Settings
 from preble_plugin.vllm_ext import hooks
 from preble_plugin.vllm_ext.events import network_endpoints
 from preble_plugin.vllm_ext.facts import Topology
+from preble_plugin.vllm_ext.known import VLLM
 from preble_plugin.vllm_ext.placement import dispatch_for
 from preble_plugin.vllm_ext.plan import Plan, keep
 from preble_plugin.vllm_ext.refusals import check_engine, check_events
@@ -39,8 +40,7 @@ def prepare(
 ) -> list[str]:
     """Check and prepare `config` in place; what to warn of. Raises `CannotWork`,
     `SettingsError`; nothing is changed then."""
-    tested = hooks.OLDEST_TESTED, hooks.NEWEST_TESTED
-    warnings = check_version("vLLM", hooks.version(), *tested, settings, auto)
+    warnings = check_version(VLLM, hooks.version(), settings, auto)
     topology = hooks.topology(config)
     queued = local_queue_wanted(settings, prefix_caching=topology.prefix_caching)
     if offline:

@@ -35,7 +35,7 @@ def test_a_filter_lets_us_in_as_the_engine_reads_it(
 
 @pytest.mark.parametrize(("given", "expected"), [(None, False), ("0", False), ("1", True)])
 def test_a_switch_starts_the_rust_front_door(given: str | None, expected: bool) -> None:
-    for engine in (named("vllm"), named("sglang")):
+    for engine in (named("vllm").known, named("sglang").known):
         assert engine.rust({} if given is None else {engine.rust_switch: given}) is expected
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from preble_plugin.bench.server import Server
 from preble_plugin.core import Receipt, SchedulerStatus
 from preble_plugin.serve.app import App
 from tests.serve.calls import client, pool
+from tests.serve.conftest import MakeRouter
 
 TEXT: Final = "Once upon a time there was a table of contents, and it had 1,234 chapters. "
 TOOLS: Final[list[Any]] = [
@@ -43,6 +45,14 @@ def status(app: App) -> SchedulerStatus:
     found = pool(app).frontend.status()
     assert found is not None
     return found
+
+
+async def in_front(router: MakeRouter, server: Server) -> App:
+    """A router of this backend alone, once all its streams of events are believed."""
+    made = await router(up=1, backends=[server.base_url], health_timeout_seconds=30)
+    while not all(one.trust == "exact" for one in status(made).replicas):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    return made
 
 
 async def settled(app: App) -> None:

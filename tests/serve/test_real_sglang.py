@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from preble_plugin.bench.server import free_port
@@ -11,7 +9,7 @@ from preble_plugin.bench.sglang_server import PAGE_SIZE, SglangServer
 from preble_plugin.serve.app import App
 from tests.engines import EngineRoom, SglangServing
 from tests.serve.conftest import MakeRouter
-from tests.serve.real_engines import CHATS, TEXT, assert_exact, status, twice
+from tests.serve.real_engines import CHATS, TEXT, assert_exact, in_front, twice
 
 pytestmark = pytest.mark.sglang
 
@@ -32,10 +30,7 @@ def server(engine_room: EngineRoom, kind: SglangServing) -> SglangServer:
 
 @pytest.fixture
 async def app(server: SglangServer, router: MakeRouter) -> App:
-    made = await router(up=1, backends=[server.base_url], health_timeout_seconds=30)
-    while not all(one.trust == "exact" for one in status(made).replicas):  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
-    return made
+    return await in_front(router, server)
 
 
 async def test_it_says_what_it_is(app: App):

@@ -15,7 +15,16 @@ from tests.engines import EngineRoom, Serving
 from tests.serve.calls import client, pool
 from tests.serve.conformance import findings
 from tests.serve.conftest import MakeRouter
-from tests.serve.real_engines import CHATS, TEXT, TOOLS, assert_exact, settled, status, twice
+from tests.serve.real_engines import (
+    CHATS,
+    TEXT,
+    TOOLS,
+    assert_exact,
+    in_front,
+    settled,
+    status,
+    twice,
+)
 
 pytestmark = pytest.mark.vllm
 
@@ -39,10 +48,7 @@ def server(engine_room: EngineRoom) -> VllmServer:
 
 @pytest.fixture
 async def app(server: VllmServer, router: MakeRouter) -> App:
-    made = await router(up=1, backends=[server.base_url], health_timeout_seconds=30)
-    while not all(one.trust == "exact" for one in status(made).replicas):  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
-    return made
+    return await in_front(router, server)
 
 
 async def test_it_says_what_it_is(app: App):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,13 +49,10 @@ def planned(client: SimpleNamespace, local_ranks: int = 2, port: int = 5557) -> 
 
 
 @pytest.fixture(autouse=True)
-def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def ranks_endpoints(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
     monkeypatch.setattr(
         hooks, "rank_endpoint", lambda endpoint, rank: endpoint.replace("5557", str(5557 + rank))
     )
-    with tempfile.TemporaryDirectory() as path:
-        monkeypatch.setenv("PREBLE_RUN_DIR", path)
-        yield
 
 
 def replicas(client: SimpleNamespace) -> list[ReplicaStatus]:
