@@ -121,7 +121,8 @@ class ServeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     health_interval_seconds: Seconds = 1.0
     """Between two looks at a backend."""
     health_timeout_seconds: Seconds = 5.0
-    """For a backend to answer that it is well."""
+    """For a backend to answer that it is well; SGLang, which generates a token for that and
+    waits 20 s for it, has 25 at least."""
     failures_to_eject: Annotated[int, Meta(ge=1)] = 2
     """Looks in a row that fail before a backend gets no more requests."""
     placement: Settings = Settings()

@@ -83,6 +83,9 @@ class Dialect(Protocol):
     wraps_text: bool
     """Where a template takes parts, whether plain text becomes one part."""
 
+    health_seconds: float
+    """What `/health` may take of a server that is well."""
+
     turns_developers: bool
     """Whether developers' messages become the system's where a template has no developers."""
 

@@ -168,8 +168,9 @@ class Fleet:
     async def _look(self, backend: Backend) -> None:
         """Look once: eject it, or take it in. Raises `AskError` where it is not well."""
         ask = backend.ask(self._session, self.config.health_timeout_seconds)
+        seconds = max(self.config.health_timeout_seconds, backend.dialect.health_seconds)
         try:
-            status = await ask.status("/health")
+            status = await backend.ask(self._session, seconds).status("/health")
             if status >= 500:
                 raise AskError(f"/health is answered with {status}")
             backend.failures = 0

@@ -13,6 +13,7 @@ class OtherHttp:
     """One rank, no events, blocks of whatever size the others have."""
 
     engine = "unknown"
+    health_seconds = 0.0
     wraps_text = False
     turns_developers = False
 

@@ -28,7 +28,6 @@ from preble_plugin.serve.metrics import RouterMetrics
 from preble_plugin.serve.openapi import document
 from preble_plugin.serve.relay import CutShort
 from preble_plugin.serve.sending import Sender
-from preble_plugin.serve.stored import StoredResponses
 
 _log = logging.getLogger(__name__)
 
@@ -41,17 +40,16 @@ class Router:
         self.draining = False
         """No more requests come: not ready."""
         self._fleet = fleet
-        self._session = session
-        self._stored = StoredResponses()
+        self._config = config
+        self._sender = Sender(config, fleet, session, self.metrics)
         self._in_flight = 0
         self._openapi = document()
         self._faults = Faults(_log, "the router", "choice by load")
-        self.configure(config)
 
     def configure(self, config: ServeConfig) -> None:
         """Take on limits and timeouts."""
         self._config = config
-        self._sender = Sender(config, self._fleet, self._session, self.metrics, self._stored)
+        self._sender.configure(config)
 
     @property
     def in_flight(self) -> int:

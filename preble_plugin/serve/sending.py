@@ -49,15 +49,19 @@ class Sender:
         fleet: Fleet,
         session: aiohttp.ClientSession,
         metrics: RouterMetrics,
-        stored: StoredResponses,
     ) -> None:
-        self._stored = stored
-        self._attempts = config.attempts
+        self._session = session
         self._fleet = fleet
         self._metrics = metrics
+        self._stored = StoredResponses()
         self._flying: set[str] = set()
+        self.configure(config)
+
+    def configure(self, config: ServeConfig) -> None:
+        """Take on limits and timeouts."""
+        self._attempts = config.attempts
         self._relay = Relay(
-            session,
+            self._session,
             aiohttp.ClientTimeout(
                 total=None,
                 sock_connect=config.connect_timeout_seconds,

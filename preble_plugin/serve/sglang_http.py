@@ -5,6 +5,9 @@
 - `/server_info` (utils/common.py `build_server_info`): resolved arguments, what the
   schedulers have, and under `kv_events` where each rank publishes
   (runtime_context.py `describe_kv_events_publisher`). Before 0.5.20 `/get_server_info`.
+- `/health` (`health_generate`) is well as soon as the schedulers have said anything since it
+  was asked, and generates a token for that; after 20 s (`HEALTH_CHECK_TIMEOUT`) without a
+  word, as behind a long prefill, it says by itself that it is not.
 - `/generate` takes the rank in its body (managers/io_struct.py `GenerateReqInput`), the
   OpenAI paths in a header.
 """
@@ -25,6 +28,7 @@ class SglangHttp:
     """SGLang's manners."""
 
     engine = "sglang"
+    health_seconds = 25.0
     wraps_text = False
     turns_developers = False
 

@@ -68,8 +68,9 @@ class Tokenizer:
             text = self._loaded.apply_chat_template(
                 messages, tools=tools, chat_template=self._template, tokenize=False, **kept
             )
-        except Exception as error:  # a template may raise anything
-            raise TokenizerError(f"the chat template: {error}") from error
+        except Exception as error:  # a template may raise anything, and quote what it read
+            name = type(error).__name__
+            raise TokenizerError(f"the chat template raises {name}") from error
         if not isinstance(text, str):
             raise TokenizerError("the chat template gives no text")
         return text

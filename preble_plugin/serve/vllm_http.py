@@ -29,6 +29,7 @@ class VllmHttp:
     """vLLM's manners."""
 
     engine = "vllm"
+    health_seconds = 0.0
     wraps_text = True
     turns_developers = True
 

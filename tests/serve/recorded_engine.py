@@ -54,6 +54,9 @@ class RecordedEngine:
         self.cached_tokens: int | None = None
         self.behave = "answer"
         self.well = True
+        self.tells = asyncio.Event()
+        """While it is not set, /health is not answered."""
+        self.tells.set()
         self.held = asyncio.Event()
         """Set once a request is being held back."""
         self.go = asyncio.Event()
@@ -114,6 +117,8 @@ class RecordedEngine:
         wanted = None if self._key is None else f"Bearer {self._key}"
         if wanted and path.startswith("/v1/") and request.headers.get("Authorization") != wanted:
             return web.json_response({"error": "Unauthorized"}, status=401)
+        if path == "/health":
+            await self.tells.wait()
         plain = self._plain(path)
         if plain is not None and request.method == "GET":
             return plain

@@ -110,6 +110,20 @@ async def test_a_backend_that_is_gone_gets_no_requests_and_returns(
     assert {status for status, _ in await asyncio.gather(*asked)} == {200}
 
 
+async def test_a_health_that_takes_its_time_is_awaited_where_it_generates(
+    engine: MakeEngine, router: MakeRouter
+):
+    """SGLang's waits for its schedulers, which may be in a long prefill."""
+    vllm, sglang = await engine(), await engine(engine="sglang")
+    app = await router(vllm, sglang, health_timeout_seconds=0.1)
+    vllm.tells.clear()
+    sglang.tells.clear()
+    await until_up(app, 1)
+    assert [one.name for one in app.fleet.up] == [sglang.url.removeprefix("http://")]
+    vllm.tells.set()
+    await until_up(app, 2)
+
+
 async def test_a_backend_that_is_not_well_is_ejected_until_it_is(
     engine: MakeEngine, router: MakeRouter
 ):

@@ -165,11 +165,15 @@ async def test_what_is_no_prompt_has_no_ids(prompts: Prompts, kind: Kind, body: 
     assert prompts.failures == 0
 
 
-async def test_what_a_template_refuses_is_counted(tokenizer_dir: str, threads: ThreadPoolExecutor):
-    raising = load_tokenizer(tokenizer_dir, "{{ raise_exception('no') }}", 1 << 20)
+async def test_what_a_template_refuses_is_counted_and_not_logged(
+    tokenizer_dir: str, threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+):
+    raising = load_tokenizer(tokenizer_dir, "{{ raise_exception(messages[0].content) }}", 1 << 20)
     prompts = Prompts(raising, DIALECTS["vllm"], threads)
-    assert await ids(prompts, Kind.CHAT, messages=[{"role": "user", "content": "Hi"}]) is None
+    assert await ids(prompts, Kind.CHAT, messages=[{"role": "user", "content": "Hush"}]) is None
     assert prompts.failures == 1
+    assert "the chat template raises TemplateError" in caplog.text
+    assert "Hush" not in caplog.text
 
 
 def test_limits_and_names_are_read_and_what_is_of_a_wrong_type_is_not():

@@ -106,7 +106,7 @@ def test_tokens_that_take_white_space_with_them_do_not_cut(tokenizer_dir: str):
 
 def test_a_template_that_raises_or_that_is_not_there_is_named(loaded: Any, tmp_path: Path):
     raising = Tokenizer(loaded, "{{ raise_exception('no such role') }}", 1 << 20)
-    with pytest.raises(TokenizerError, match="no such role"):
+    with pytest.raises(TokenizerError, match=r"the chat template raises \w+$"):
         raising.render(TALK, None, {})
     with pytest.raises(TokenizerError, match="'/nowhere' cannot be loaded"):
         load_tokenizer("/nowhere", None, 1 << 20)
