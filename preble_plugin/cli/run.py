@@ -22,7 +22,7 @@ from preble_plugin.adapter.event_endpoints import events_directory
 from preble_plugin.run.apart import Apart
 from preble_plugin.run.devices import visible
 from preble_plugin.run.engines import ENGINES, SECRETS
-from preble_plugin.run.flags import RunError
+from preble_plugin.run.flags import RunError, dashed
 from preble_plugin.run.plan import Inside, plan
 from preble_plugin.run.supervisor import Supervisor, Task
 from preble_plugin.run.wish import (
@@ -173,13 +173,14 @@ def _keep(found: Apart, router: Mapping[str, Any], directory: Path, dry: bool) -
 def shown(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     """As a line that a shell takes, but for secrets."""
     words: list[str] = []
-    for place, word in enumerate(command):
+    secret = False  # of some flags vLLM takes several values
+    for word in command:
         name, equals, _ = word.partition("=")
-        if place and command[place - 1] in SECRETS:
-            word = _HIDDEN
-        elif equals and name in SECRETS:
-            word = f"{name}={_HIDDEN}"
-        words.append(word)
+        if word.startswith("-"):
+            secret = dashed(name) in SECRETS
+            words.append(f"{name}={_HIDDEN}" if secret and equals else word)
+        else:
+            words.append(_HIDDEN if secret else word)
     pairs = [f"{key}={shlex.quote(value)}" for key, value in (environment or {}).items()]
     return " ".join([*pairs, shlex.join(words)])
 

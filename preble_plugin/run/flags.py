@@ -56,14 +56,15 @@ class Flags:
         found = None
         for place, one in enumerate(self.given):
             name, equals, value = one.partition("=")
-            if _dashed(name) not in names:
+            if dashed(name) not in names:
                 continue
             after = self.given[place + 1] if place + 1 < len(self.given) else ""
             found = value if equals else "" if after.startswith("--") else after
         return found
 
 
-def _dashed(name: str) -> str:
+def dashed(name: str) -> str:
+    """A flag's name as both engines read it."""
     return "--" + name[2:].replace("_", "-") if name.startswith("--") else name
 
 
@@ -80,7 +81,7 @@ def _read(path: Path) -> dict[str, str]:
     if not isinstance(found, Mapping):
         raise RunError(f"{_CONFIG} {str(path)!r} holds no keys; write `tensor-parallel-size: 2`")
     return {
-        _dashed(f"--{key}"): "" if value is True or value is None else _text(value)
+        dashed(f"--{key}"): "" if value is True or value is None else _text(value)
         for key, value in found.items()
         if value is not False
     }

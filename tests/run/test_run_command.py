@@ -63,6 +63,9 @@ def test_secrets_are_not_shown() -> None:
         ["vllm", "--api-key=k1", "--admin-api-key", "k2", "-x", "--ssl-keyfile-password=k3"]
     )
     assert line == "vllm '--api-key=***' --admin-api-key '***' -x '--ssl-keyfile-password=***'"
+    assert shown(["vllm", "--api_key", "k1", "k2", "-tp", "2", "--hf_token=k3"]) == (
+        "vllm --api_key '***' '***' -tp 2 '--hf_token=***'"
+    )
 
 
 def test_the_routers_file_is_used_and_checked(
