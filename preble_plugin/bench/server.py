@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,6 +28,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 SERVED_NAME: Final = "tiny"
 HOST: Final = "127.0.0.1"
+_PORTS: Final = (20_000, 32_000)
+"""Below what Linux gives out by itself (`net.ipv4.ip_local_port_range`: from 32768)."""
+_TRIES: Final = 100
 
 
 class ServerError(RuntimeError):
@@ -217,8 +221,15 @@ def members(group: int) -> list[psutil.Process]:
 
 
 def free_port() -> int:
-    """A TCP port that is free on 127.0.0.1 now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that is free on 127.0.0.1 now. Raises `ServerError` where none is found.
+
+    Not one of those that the system gives out by itself: while an engine loads, seconds
+    before it listens, it takes some of them for sockets of its own.
+    """
+    draw = random.SystemRandom()
+    for _ in range(_TRIES):
+        port = draw.randrange(*_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise ServerError(f"no port from {_PORTS[0]} to {_PORTS[1] - 1} is free on {HOST}")
