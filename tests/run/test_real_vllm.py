@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from preble_plugin.bench.engines import Vllm
-from preble_plugin.bench.tiny_model import make_tiny_model
-from preble_plugin.bench.vllm_server import TWO_REPLICAS, VllmServer
-from tests.engines import TINY_MODEL, EngineRoom, Serving
+from preble_plugin.bench.vllm_server import TWO_REPLICAS
+from tests.engines import EngineRoom
 from tests.engines.preble import RUN_ENVIRONMENT, until
+from tests.run.launched import Run
 
 pytestmark = pytest.mark.vllm
 
@@ -24,30 +20,9 @@ PROMPT = "Stan re. " * 60
 _UP = re.compile(r"\[router\].* is up: (.*)")
 
 
-class Separate(VllmServer):
-    """Two engines and their router, started by `preble run`."""
-
-    def _program(self) -> Sequence[str]:
-        preble = str(Path(super()._program()[0]).parent / "preble")
-        return (
-            *(preble, "run", "vllm", "--separate", "--replicas", "2"),
-            *("--model", str(self.model), "--"),
-        )
-
-
-@dataclass(frozen=True)
-class Separately(Serving):
-    """As `Serving`, but run apart."""
-
-    def build(self, log: Path) -> Separate:
-        environment = {**Vllm().environment, **dict(RUN_ENVIRONMENT)}
-        model = make_tiny_model(TINY_MODEL)
-        return Separate(model, log, (*self.base, *self.flags), environment)
-
-
 def test_two_engines_answer_through_the_router_and_end_with_it(engine_room: EngineRoom) -> None:
     one_rank = tuple(TWO_REPLICAS[2:])  # without --data-parallel-size 2
-    server = engine_room.fresh(Separately(base=one_rank))
+    server = engine_room.fresh(Run(base=one_rank, environment=RUN_ENVIRONMENT, separate=True))
     told = until(server.log_text, lambda log: len(_UP.findall(log)) == 2, seconds=120)
     assert not [words for words in _UP.findall(told) if "no cache events" in words]
 

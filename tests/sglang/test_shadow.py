@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import psutil
 import pytest
 
 from preble_plugin.bench.sglang_server import SglangServer
 from preble_plugin.cli.main import main
 from preble_plugin.sim.sharing import table_row
 from preble_plugin.sim.trace import read_trace
-from tests.engines import SglangServing, serving
+from tests.engines import serving
 from tests.engines.client import tokens
 from tests.engines.preble import RUN_DIR, RUN_ENVIRONMENT, Scheduler, until
+from tests.run.launched import RunOfSglang
 from tests.sglang.preble_servers import PAGE, SglangClient
 
 pytestmark = pytest.mark.sglang
 RECORD = RUN_DIR / "sglang-shadow.jsonl"
-SHADOW = SglangServing(
+SHADOW = RunOfSglang(
     flags=(
-        *("--dp-scheduler", "preble", "--page-size", str(PAGE), "--dp-scheduler-config"),
+        *("--page-size", str(PAGE), "--dp-scheduler-config"),
         json.dumps({"shadow": True, "record": str(RECORD)}),
     ),
     environment=RUN_ENVIRONMENT,
@@ -45,6 +47,13 @@ def asked(
     said: dict[str, Any] = client.generate(prompt, **more)["meta_info"]
     scheduler.settled()
     return said
+
+
+@serving(SHADOW)
+def test_preble_run_has_become_the_engine(server: SglangServer) -> None:
+    assert "preble run: " in server.log_text()
+    words = psutil.Process(server.pid).cmdline()
+    assert not [word for word in words if word.endswith("/preble")]
 
 
 @serving(SHADOW)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import psutil
 import pytest
 
 from preble_plugin.bench.vllm_server import VllmServer
@@ -12,21 +13,19 @@ from preble_plugin.cli.main import main
 from preble_plugin.core.receipts import Receipt
 from preble_plugin.sim.sharing import table_row
 from preble_plugin.sim.trace import read_trace
-from tests.engines import Serving, serving
+from tests.engines import serving
 from tests.engines.client import Client, in_parallel, tokens
 from tests.engines.preble import RUN_DIR, RUN_ENVIRONMENT, Scheduler, until
+from tests.run.launched import Run
 from tests.vllm.preble_servers import BLOCK
 
 pytestmark = pytest.mark.vllm
 RECORD = RUN_DIR / "vllm-shadow.jsonl"
-SHADOW = Serving(
-    flags=(
-        *("--dp-scheduler", "preble", "--dp-scheduler-config"),
-        json.dumps({"shadow": True, "record": str(RECORD)}),
-    ),
+SHADOW = Run(
+    flags=("--dp-scheduler-config", json.dumps({"shadow": True, "record": str(RECORD)})),
     environment=RUN_ENVIRONMENT,
 )
-"""Two API servers and a scheduler process, which records."""
+"""Two API servers and a scheduler process, which records; `preble run` became the parent."""
 HOME = {"X-data-parallel-rank": "1"}
 
 
@@ -44,6 +43,13 @@ def asked(client: Client, scheduler: Scheduler, prompt: list[int], **headers: st
     receipt = scheduler.receipt(client.complete(prompt, headers)["id"])
     scheduler.settled()
     return receipt
+
+
+@serving(SHADOW)
+def test_preble_run_has_become_the_engine(server: VllmServer) -> None:
+    assert "preble run: " in server.log_text()
+    words = psutil.Process(server.pid).cmdline()
+    assert not [word for word in words if word.endswith("/preble")]
 
 
 @serving(SHADOW)
