@@ -9,10 +9,11 @@
    servers of one rank each: through sglang-router as it comes, through one that is told to
    balance earlier, through ours, and of the servers in turn without a router. The servers
    stay, with their caches emptied; each run gets a new router. A round is all sides one
-   right after the other, in turning order. Figures are medians over the rounds, a ratio
-   is the median of the ratios within each round.
+   right after the other, in turning order. Figures leave out the first tenth of the
+   requests, by arrival, and are medians over the rounds; a ratio is the median of the
+   ratios within each round.
 
-Rounds that an earlier call wrote into DIR are kept, and count.
+Rounds that an earlier call wrote into DIR are kept, and count: a DIR for each load.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ from preble_plugin.bench.foreign import ForeignLoad
 from preble_plugin.bench.server import SERVED_NAME, Server, ServerError
 from preble_plugin.bench.tiny_model import make_tiny_model
 from preble_plugin.sim.asked import Asked, Part
+from preble_plugin.sim.figures import WARM_UP
 
 STEPS: Final = ("overhead", "serving")
 CELLS: Final = {"document": 2.75, "agent": 6.5, "hot": 5.5}
-"""Workloads, and requests/s that keep both servers busy."""
+"""Workloads, and requests/s that both servers can do with caches that are used well."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -119,7 +121,7 @@ def _run(
     side: str,
     number: int,
 ) -> Run:
-    rate = CELLS[workload]
+    rate = CELLS[workload] * options.load
     asked = Cell(workload, rate, round(rate * options.seconds), number + 1).workload()
     urls = [one.base_url for one in running]
     with ExitStack() as stack:
@@ -152,13 +154,14 @@ def _seconds(running: Sequence[Server], pids: Sequence[int]) -> float:
 
 
 def figures(answers: Sequence[Heard]) -> dict[str, float]:
-    """One run in numbers; times in seconds."""
-    good = [one for one in answers if one.error is None]
+    """One run in numbers, the first tenth by arrival left out; times in seconds."""
+    counted = sorted(answers, key=lambda one: one.arrived)[round(WARM_UP * len(answers)) :]
+    good = [one for one in counted if one.error is None]
     ttft = np.array([one.ttft for one in good] or [np.nan])
     prompts = sum(one.prompt_tokens for one in good)
     return {
-        "requests": len(answers),
-        "failed": len(answers) - len(good),
+        "requests": len(counted),
+        "failed, of all": sum(one.error is not None for one in answers),
         "mean TTFT (s)": float(ttft.mean()),
         "median TTFT (s)": float(np.percentile(ttft, 50)),
         "p99 TTFT (s)": float(np.percentile(ttft, 99)),
@@ -202,6 +205,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--sglang-router", type=Path, required=True, help="its command: the file's path")
     add("--rounds", type=int, default=3, help="rounds of `serving`, in all")
     add("--seconds", type=float, default=30.0, help="of arrivals of each run")
+    add("--load", type=float, default=1.0, help="times the requests/s of each workload")
     add("--steps", default=",".join(STEPS), help=f"of {', '.join(STEPS)}")
     add("--model", type=Path, default=Path(".cache/validate-model"), help="made if not there")
     add("--out", type=Path, default=Path("build/routers"), help="where to write")

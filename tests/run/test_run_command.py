@@ -23,7 +23,8 @@ def _machine(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     for name in ("PREBLE_CONFIG", "PREBLE_DP_SCHEDULER", "VLLM_API_KEY", "VLLM_USE_RUST_FRONTEND"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setitem(ENGINES, "vllm", replace(VLLM, package="pytest", tested=((0,), (999,))))
+    known = VLLM.known._replace(package="pytest", oldest=(0,), newest=(999,))
+    monkeypatch.setitem(ENGINES, "vllm", replace(VLLM, known=known))
 
 
 def test_what_is_behind_the_dashes_is_the_engines() -> None:
@@ -113,7 +114,8 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(
 def test_an_engine_that_is_not_installed_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ENGINES, "vllm", replace(VLLM, package="no_such_engine"))
+    known = VLLM.known._replace(package="no_such_engine")
+    monkeypatch.setitem(ENGINES, "vllm", replace(VLLM, known=known))
     assert main(["run", "vllm", "--model", "M"]) == 2
     assert "this Python has no vLLM" in capsys.readouterr().err
 
