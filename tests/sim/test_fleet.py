@@ -135,6 +135,16 @@ def test_a_pool_of_caches_lies_between_caches_apart_and_the_bound() -> None:
     assert cached("round-robin") < cached(POOLED) < cached(BOUND)
 
 
+def test_prefixes_that_do_not_fit_side_by_side_do_not_put_each_other_out() -> None:
+    """Each of half of all requests, so that both deserve more replicas than there are."""
+    workload = [
+        asked(number, 0.05 * number, (number * 7 % 13 % 2, 2400), (100 + number, 32), output=40)
+        for number in range(300)
+    ]
+    done = list(Fleet(hardware(kv_tokens=4096), 4).serve(workload))
+    assert sum(one.cached_tokens < 2400 for one in done) <= 6
+
+
 def test_each_rule_of_e2_changes_what_becomes_of_some_workload() -> None:
     hot = [asked(number, 0.06 * number, (0, 640), (1 + number, 90)) for number in range(100)]
     draw = Random(1)

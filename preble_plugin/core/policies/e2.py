@@ -17,8 +17,10 @@ With `longest` the longest hit of any replica:
 3. *Replicate*: a prefix that a share of all requests goes through deserves that share
    of the replicas, and half as many again. While fewer hold it, a target that has
    work gives way to the cheapest other replica that has less: one recomputation now,
-   before there is a queue. What a share no longer deserves is used less, and leaves
-   the caches by itself.
+   before there is a queue. Not where M is more than `SLACK` of its P: a copy that takes
+   the room of what is in use comes back as recomputations, and prefixes that do not fit
+   side by side would put each other out for ever. What a share no longer deserves is
+   used less, and leaves the caches by itself.
 4. *Rebalance*: an exploit target `t` that has work gives way to the cheapest replica
    `o` outside the candidates if both
        cost(t) > TH_BAL * cost(o)   and   cost(t) - cost(o) > TH_BAL * P(o).
@@ -49,7 +51,7 @@ TH_BAL: Final = 4.0
 HEADROOM: Final = 1.5
 """Replicas of a prefix, over its share of the requests times all replicas."""
 SLACK: Final = 0.1
-"""Share of a prefill within which costs are equal."""
+"""Share of a prefill that is nothing to speak of: costs within it are equal."""
 RULES: Final[Mapping[str, str]] = {
     "restriction": "what exploits may go anywhere, at its cost",
     "crowding": "C is 1",
@@ -110,7 +112,7 @@ class E2:
             deserved = view.hit_share * len(candidates) * HEADROOM
             if deserved > len(holding) and self._replicates:
                 other, _ = costs.cheapest(elsewhere, prefill)
-                if candidates[other].load_seconds < load:
+                if candidates[other].load_seconds < load and costs.has_room(other):
                     return Choice(other, "replicate")
             if cost > TH_BAL * prefill and self._rebalances:
                 other, least_cost = costs.cheapest(elsewhere, prefill, cost / TH_BAL)
@@ -140,6 +142,11 @@ class Costs:
             self._crowding = [(1 + requests) * unit for requests in in_flight]
         else:
             self._crowding = [1.0] * len(in_flight)
+
+    def has_room(self, position: int) -> bool:
+        """Whether nothing is evicted there that would soon be computed again."""
+        candidate = self._view.candidates[position]
+        return not self._evicts or candidate.eviction_seconds <= SLACK * candidate.prefill_seconds
 
     def cheapest(
         self, positions: Sequence[int], least_prefill: float = 0.0, below: float = _NO_COST
