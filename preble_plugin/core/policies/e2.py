@@ -17,10 +17,11 @@ With `longest` the longest hit of any replica:
 3. *Replicate*: a prefix that a share of all requests goes through deserves that share
    of the replicas, and half as many again. While fewer hold it, a target that has
    work gives way to the cheapest other replica that has less: one recomputation now,
-   before there is a queue. Not where M is more than `SLACK` of its P: a copy that takes
-   the room of what is in use comes back as recomputations, and prefixes that do not fit
-   side by side would put each other out for ever. What a share no longer deserves is
-   used less, and leaves the caches by itself.
+   before there is a queue. As many whole replicas as its share is are its own, whatever
+   it puts out there; further ones only where M is no more than `SLACK` of its P. So
+   prefixes that do not fit side by side come to as many replicas as each is asked for,
+   and do not put each other out for ever. What a share no longer deserves is used less,
+   and leaves the caches by itself.
 4. *Rebalance*: an exploit target `t` that has work gives way to the cheapest replica
    `o` outside the candidates if both
        cost(t) > TH_BAL * cost(o)   and   cost(t) - cost(o) > TH_BAL * P(o).
@@ -109,10 +110,11 @@ class E2:
             held = set(holding)
             elsewhere = [one for one in range(len(candidates)) if one not in held]
             prefill = view.least_prefill_elsewhere_seconds
-            deserved = view.hit_share * len(candidates) * HEADROOM
-            if deserved > len(holding) and self._replicates:
+            deserved = view.hit_share * len(candidates)
+            if deserved * HEADROOM > len(holding) and self._replicates:
                 other, _ = costs.cheapest(elsewhere, prefill)
-                if candidates[other].load_seconds < load and costs.has_room(other):
+                own = int(deserved) > len(holding)
+                if candidates[other].load_seconds < load and (own or costs.has_room(other)):
                     return Choice(other, "replicate")
             if cost > TH_BAL * prefill and self._rebalances:
                 other, least_cost = costs.cheapest(elsewhere, prefill, cost / TH_BAL)

@@ -151,16 +151,19 @@ def test_a_prefix_of_many_requests_deserves_as_many_replicas(share, holding, bra
     assert (rule, position in holding) == (branch, branch == "exploit")
 
 
-@pytest.mark.parametrize(("eviction", "branch"), [(0.02, "replicate"), (0.021, "exploit")])
-def test_a_hot_prefix_does_not_put_out_what_is_in_use(eviction, branch):
-    candidates = replicas(2, holding=[0], hit=1984)
+@pytest.mark.parametrize(
+    ("share", "eviction", "branch"),
+    [(0.6, 0.02, "replicate"), (0.6, 0.021, "exploit"), (0.7, 0.021, "replicate")],
+)
+def test_beyond_its_share_a_hot_prefix_puts_out_nothing_in_use(share, eviction, branch):
+    candidates = replicas(3, holding=[0], hit=1984)
     candidates[0].load = 0.5
-    candidates[1].eviction = eviction
+    for other in candidates[1:]:
+        other.eviction = eviction
+    shown = view(2000, *candidates, hit_share=share)
 
-    assert chosen(E2(without=["rebalancing"]), view(2000, *candidates, hit_share=0.9))[1] == branch
-    assert chosen(E2(without=["eviction"]), view(2000, *candidates, hit_share=0.9))[1] == (
-        "replicate"
-    )
+    assert chosen(E2(without=["rebalancing"]), shown)[1] == branch
+    assert chosen(E2(without=["eviction"]), shown)[1] == "replicate"
 
 
 def test_a_hot_prefix_is_not_sent_where_the_queue_is_longer():
@@ -286,7 +289,8 @@ def test_every_choice_keeps_the_rule_of_its_branch(shown):
             assert own <= min(others) + SLACK_SECONDS
             assert shown.hit_share * len(costs) * HEADROOM > len(holders)
             there = shown.candidates[index]
-            assert there.eviction <= SLACK * there.miss_tokens * SECONDS
+            own = int(shown.hit_share * len(costs)) > len(holders)
+            assert own or there.eviction <= SLACK * there.miss_tokens * SECONDS
         case "rebalance":
             held = min(costs[i] for i in holders)
             assert own <= min(others) + SLACK_SECONDS
@@ -317,6 +321,7 @@ def plain_e2(shown: View) -> tuple[int, str]:
         if shown.hit_share * len(candidates) * HEADROOM > len(holding):
             other = cheapest(others)
             room = candidates[other].eviction <= SLACK * candidates[other].prefill_seconds
+            room = room or int(shown.hit_share * len(candidates)) > len(holding)
             if room and candidates[other].load < candidates[target].load:
                 return other, "replicate"
         lighter = [one for one in others if costs[target] > TH_BAL * costs[one]]
