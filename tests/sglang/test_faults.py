@@ -157,7 +157,8 @@ def test_what_a_rank_that_dies_would_have_got_goes_to_the_other(engine_room: Eng
     assert "restart the server to have it back" in gone[0]
     exact(client, scheduler)
     engine_room.close()
-    assert (members(group), living_servers(RUN_DIR)) == ([], [])
+    # A process that was killed shows as dead while its last threads still hold its lock.
+    until(lambda: (members(group), living_servers(RUN_DIR)), lambda left: left == ([], []))
 
 
 @pytest.fixture
