@@ -173,13 +173,15 @@ def _keep(found: Apart, router: Mapping[str, Any], directory: Path, dry: bool) -
 def shown(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     """As a line that a shell takes, but for secrets."""
     words: list[str] = []
-    secret = False  # of some flags vLLM takes several values
+    secret = owed = False  # of some flags vLLM takes several values, of each at least one
     for word in command:
         name, equals, _ = word.partition("=")
-        if word.startswith("-"):
+        if word.startswith("-") and not owed:
             secret = dashed(name) in SECRETS
+            owed = secret and not equals
             words.append(f"{name}={_HIDDEN}" if secret and equals else word)
         else:
+            owed = False
             words.append(_HIDDEN if secret else word)
     pairs = [f"{key}={shlex.quote(value)}" for key, value in (environment or {}).items()]
     return " ".join([*pairs, shlex.join(words)])

@@ -67,6 +67,7 @@ def test_secrets_are_not_shown() -> None:
     assert shown(["vllm", "--api_key", "k1", "k2", "-tp", "2", "--hf_token=k3"]) == (
         "vllm --api_key '***' '***' -tp 2 '--hf_token=***'"
     )
+    assert shown(["vllm", "--api-key", "-k1", "-x"]) == "vllm --api-key '***' -x"
 
 
 def test_the_routers_file_is_used_and_checked(
