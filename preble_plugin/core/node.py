@@ -12,7 +12,6 @@ class Node:
     """
 
     __slots__ = (
-        "branched",
         "children",
         "depth",
         "edge",
@@ -20,6 +19,7 @@ class Node:
         "expecting",
         "forward",
         "holders",
+        "more_holds",
         "parent",
         "partial",
         "size",
@@ -36,12 +36,12 @@ class Node:
         """Blocks between the root and the first of this run."""
         self.children: dict[bytes, Node] = {}
         """By the first key of their edge."""
-        self.branched = False
-        """Whether prompts ever parted here: they will again, so it stays a node."""
         self.holders = 0
         """Mask of the columns that hold every block of the run."""
         self.partial: dict[int, int] | None = None
         """Bitmap by column, for those that hold some blocks but not all."""
+        self.more_holds: dict[int, dict[int, int]] | None = None
+        """By column and a block's depth, the holds beyond the first (`HeldTree`)."""
         self.expected = 0
         """Mask of the columns in `expecting`."""
         self.expecting: dict[int, int] | None = None
@@ -62,11 +62,11 @@ class Node:
             return (1 << self.size) - 1
         return self.partial.get(column, 0) if self.partial else 0
 
-    def set_bitmap(self, column: int, bitmap: int) -> None:
-        """Let `column` hold these blocks of the run and no others."""
+    def set_bitmap(self, column: int, bitmap: int, size: int) -> None:
+        """Let `column` hold these blocks of the run, which has `size`, and no others."""
         if self.partial:
             self.partial.pop(column, None)
-        if bitmap == (1 << self.size) - 1:
+        if bitmap == (1 << size) - 1:
             self.holders |= 1 << column
         else:
             self.holders &= ~(1 << column)

@@ -13,6 +13,7 @@ The paper's section 3.2 describes the tree; residency by column is ours.
 
 from __future__ import annotations
 
+import sys
 from typing import Final, TypeAlias
 
 from preble_plugin.core.block_keys import KEY_BYTES
@@ -37,10 +38,11 @@ _WAITING: Final = (1 << _WAITING_BITS) - 1
 
 
 class PrefixTree(HeldTree):
-    """All prompts' blocks, and who holds or expects them. Not thread-safe."""
+    """All prompts' blocks, and who holds or expects them: at most `max_blocks`. Not
+    thread-safe."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, max_blocks: int = sys.maxsize) -> None:
+        super().__init__(max_blocks)
         self._number = 0
 
     # -- walking ---------------------------------------------------------------
@@ -77,20 +79,20 @@ class PrefixTree(HeldTree):
             levels.append((columns, depth))
 
     def grow(self, keys: bytes, match: Match) -> Node:
-        """Make the path of `match` end exactly at the last of `keys`, and return
-        its last node (the root for no keys). The path in `match` is brought up
-        to date. O(new blocks + length of a split node)."""
+        """Make the path of `match` end exactly at the last of `keys`, or at the last that
+        was matched where the tree is full. The path in `match` is brought up to date;
+        returns its last node (the root for none). O(new blocks + length of a split
+        node)."""
         path = match.path
         if match.in_last:
             path[-1] = self.split(path[-1], match.in_last)
             match.in_last = 0
         node = path[-1] if path else self.root
-        known = match.blocks * KEY_BYTES
-        if known < len(keys):
-            node = self._new_node(node, keys[known:])
-            path.append(node)
+        new = keys[match.blocks * KEY_BYTES :]
+        if new and len(new) <= self.room * KEY_BYTES:
+            path += self._new_nodes(node, new)
             match.blocks = len(keys) // KEY_BYTES
-        return node
+        return path[-1] if path else node
 
     # -- expecting -------------------------------------------------------------
 
@@ -101,7 +103,7 @@ class PrefixTree(HeldTree):
         self._number += 1
         begun = self._number << _WAITING_BITS | 1
         expect = fastest_expect if column < FASTEST_COLUMNS else plain_expect
-        depth, blocks = expect(path, column, first_use, begun, self.held[column].move_to_end)
+        depth, blocks = expect(path, column, first_use, begun, self.held[column].use)
         self.expected_blocks[column] += blocks
         leaf = path[-1]
         return leaf, depth if depth >= 0 else leaf.depth + leaf.size, self._number

@@ -28,13 +28,12 @@ class Replica:
         awaited: Awaited,
         *,
         window_seconds: float,
-        max_tree_blocks: int,
     ) -> None:
         self.name = name
         self.index = index
         self._tree = tree
         self._block_size = hasher.block_size
-        self.residency = Residency(tree, hasher, max_tree_blocks)
+        self.residency = Residency(tree, hasher)
         self.column = self.residency.column
         self.expectations = Expectations(tree, self.column, awaited)
         self.model = TimeModel(fleet)
@@ -43,7 +42,8 @@ class Replica:
         self.eviction = EvictionPrice(
             tree, self.column, self.model, hasher.block_size, window_seconds
         )
-        self.trust = Trust.SILENT
+        self.stream_trust = Trust.SILENT
+        """How far its events can be believed, by who receives them."""
         self.capacity_blocks: int | None = None
         self.drop_blocks = 0
         self.tokens_in_flight = 0
@@ -55,6 +55,14 @@ class Replica:
         self.lost_requests = 0
         self._stillness = Stillness()
         self._reported_at = float("-inf")
+
+    @property
+    def trust(self) -> Trust:
+        """How far its residency can be believed: not as exact while a store is skipped
+        that it still holds. O(layers)."""
+        if self.stream_trust is Trust.EXACT and not self.residency.complete:
+            return Trust.REBUILDING
+        return self.stream_trust
 
     def evicted_blocks(self, new_tokens: int) -> int:
         """Blocks to be evicted before `new_tokens` fit; 0 for unknown capacity. O(1)."""
@@ -99,5 +107,7 @@ class Replica:
             audited_requests=self.audited_requests,
             exact_audits=self.exact_audits,
             prefill_tokens_per_second=self.model.prefill_tokens_per_second,
+            waiting_stores=self.residency.orphan_count,
+            missing_blocks=self.residency.missing_blocks,
             lost_requests=self.lost_requests,
         )

@@ -1,381 +1,384 @@
 """What one replica's cache holds, from the events it publishes.
 
 1. A store names its blocks by engine hashes, opaque to us, and says after which
-   block they come. The hash leads to a block of the prefix tree (`names`); the
+   block they come. The hash leads to a block of the prefix tree (`hash_index`); the
    tokens give the keys that prompts find the block by.
 2. A hash may be held more than once: engines announce each physical copy, and
    each attention group and medium on its own. Copies are counted per hash in
-   each *layer* (group and medium); a block is gone at zero.
-3. An engine may hash what its events leave out (a LoRA's path), so that a block
-   has two hashes. The second is held in a layer beside the first (`turn`).
-4. Positions come from full attention. Other groups may name fewer blocks than
-   they list tokens for: those are found by hash.
-5. A store whose parent is unknown is kept aside until the parent comes.
+   each *layer* (group and medium).
+3. A block may have several hashes: an engine may hash what its events leave out (a
+   LoRA's path). Each holds the block once in the tree; it is gone with the last.
+4. Positions come from full attention. Other groups may list fewer hashes than
+   blocks: those are found by hash.
+5. A store ends in one of three ways (`EventOutcome`). A store whose parent is unknown waits
+   until the parent comes (`orphans`). One that cannot be applied is skipped, and its
+   hashes are missing until they are removed: meanwhile the residency is not complete.
 
 Cost per block: one dict operation, and one bitmap operation per run of blocks.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import enum
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from preble_plugin.core.asides import ASIDE_STORES, Asides
-from preble_plugin.core.block_keys import KEY_BYTES, BlockHasher, TokenIdError
+from preble_plugin.core.block_keys import BlockHasher, TokenIdError
 from preble_plugin.core.events import Attention, CacheEvent, EngineHash, Remove, Store
-from preble_plugin.core.layer import GPU, Layer
-from preble_plugin.core.names import Run
+from preble_plugin.core.hash_index import Place
+from preble_plugin.core.layer import GPU, Copies, Layer
 from preble_plugin.core.node import Node
+from preble_plugin.core.orphans import OrphanStores
 from preble_plugin.core.prefix_tree import PrefixTree
 
-MOST_TURNS: Final = 4
-"""Hashes that one block of a layer may have."""
+UNPLACED_BLOCKS: Final = 4096
+"""Hashes of a layer that may wait for their block."""
+
+MISSING_BLOCKS: Final = 65_536
+"""Hashes that are remembered as missing; with more, the residency stays
+incomplete until it is cleared."""
+
+
+class EventOutcome(enum.Enum):
+    """What became of an event."""
+
+    APPLIED = "applied"
+    WAITING = "waiting"
+    """It is kept until what it refers to is stored."""
+    SKIPPED = "skipped"
+    """It cannot be applied; the cause is counted."""
 
 
 class Residency:
     """One replica's cache in the prefix tree. `column` is that of full attention
     on the GPU, which placements also expect blocks in."""
 
-    def __init__(self, tree: PrefixTree, hasher: BlockHasher, max_tree_blocks: int) -> None:
+    def __init__(self, tree: PrefixTree, hasher: BlockHasher) -> None:
         self._tree = tree
         self.hasher = hasher
-        self._max_tree_blocks = max_tree_blocks
         self.column = tree.add_column()
         self.columns = 1 << self.column
         """Mask of the columns of all layers."""
         self.main = Layer(self.column, 0, Attention.FULL, 0, GPU)
         self._main_known = False
-        self.layers: dict[tuple[int, str, int], Layer] = {}
-        """Layers other than the main one, by group, medium and turn."""
-        self._asides = Asides()
-        self.copies = 0
-        """Blocks of full attention held on the GPU, copies counted."""
+        self.layers: dict[tuple[int, str], Layer] = {}
+        """Layers other than the main one, by group and medium."""
+        self._orphans = OrphanStores()
+        self._missing: Copies[tuple[int, EngineHash]] = Copies()
+        """Copies of hashes whose store was skipped, by column: the replica has them."""
+        self._missing_overflow = False
         self.skipped: Counter[str] = Counter()
-        """Events that were not applied, by cause."""
+        """Events that were not applied, or not as they say, by cause."""
 
     @property
-    def names(self) -> int:
+    def all_layers(self) -> tuple[Layer, ...]:
+        """Every layer, the main one first. O(layers)."""
+        return (self.main, *self.layers.values())
+
+    @property
+    def copies(self) -> int:
+        """Blocks of full attention held on the GPU, copies counted. O(1)."""
+        return self.main.blocks
+
+    @property
+    def hash_count(self) -> int:
         """Hashes known, in all layers. O(layers)."""
-        return len(self.main.names) + sum(len(layer.names) for layer in self.layers.values())
+        return sum(len(layer.index) for layer in self.all_layers)
+
+    @property
+    def orphan_count(self) -> int:
+        """Stores that wait for their parent. O(1)."""
+        return len(self._orphans)
+
+    @property
+    def missing_blocks(self) -> int:
+        """Blocks that the replica has and that were skipped, as far as they are
+        remembered. O(1)."""
+        return self._missing.total
+
+    @property
+    def complete(self) -> bool:
+        """Whether no store that the replica still holds was skipped. O(1)."""
+        return not (self._missing.total or self._missing_overflow)
 
     # -- events ------------------------------------------------------------------
 
-    def apply(self, event: CacheEvent) -> bool:
-        """Apply one event; False where it was skipped, counted in `skipped`."""
+    def apply(self, event: CacheEvent) -> EventOutcome:
+        """Apply one event. O(blocks), and of what waited for them."""
         if isinstance(event, Store):
-            applied = self._store(event)
-            if self._asides and applied:
-                self._store_waiting(event)
-            return applied
+            outcome, held = self._store(event)
+            if self._orphans and held:
+                self._adopt(held)
+            return outcome
         if isinstance(event, Remove):
             return self._remove(event)
         self.clear()
-        return True
+        return EventOutcome.APPLIED
 
     def clear(self) -> None:
         """The cache is empty. O(what it held)."""
-        for layer in (self.main, *self.layers.values()):
+        for layer in self.all_layers:
             self._tree.clear(layer.column)
             layer.clear()
-        self._asides.clear()
-        self.copies = 0
+        self._orphans.clear()
+        self._missing.clear()
+        self._missing_overflow = False
 
     def close(self) -> None:
         """Forget everything and give the columns back."""
         self.clear()
-        for layer in (self.main, *self.layers.values()):
+        for layer in self.all_layers:
             self._tree.remove_column(layer.column)
         self.layers.clear()
 
-    def hold(
-        self,
-        layer: Layer,
-        hashes: Sequence[EngineHash],
-        after: Run | None,
-        depth: int,
-        keys: bytes,
-    ) -> None:
-        """Hold in `layer` the run of blocks with these keys from `depth` on, below a
-        block of the run `after` (None: at the start). `hashes` and `keys` name the same
-        blocks. O(blocks)."""
-        tree = self._tree
-        above = tree.root if after is None else tree.at(after.node, depth - 1)
-        node, before = tree.hold(layer.column, above, depth, keys)
-        names = layer.names
-        if (
-            before
-            or (self.layers and self._has_turns(layer))
-            or not names.add(hashes, node, depth, after)
-        ):
-            self._hold_each(layer, hashes, node, depth, before)
-        if layer is self.main or (layer.group == self.main.group and layer.medium == GPU):
-            self.copies += len(hashes)
-        if self.layers:
-            for other in self.layers.values():
-                if other.unplaced:
-                    self._place(other, hashes)
+    # -- layers --------------------------------------------------------------------
 
-    def _hold_each(
-        self, layer: Layer, hashes: Sequence[EngineHash], leaf: Node, depth: int, before: int
-    ) -> None:
-        """Name blocks some of which are known by name, or held under another."""
-        tree = self._tree
-        run: Run | None = None
-        for number, name in enumerate(hashes):
-            place = depth + number
-            was_held = before >> number & 1
-            holder, known = self._known(layer, name)
-            if known is not None:
-                if not (
-                    known.depth_of(name) == place
-                    and tree.at(known.node, place) is tree.at(leaf, place)
-                ):
-                    # The engine calls it the same: a copy of what it named so first.
-                    self.skipped["hash_moved"] += 1
-                    if not was_held:
-                        tree.release(layer.column, leaf, place)
-                holder.more_copies[name] += 1
-            elif was_held:
-                self._hold_again(layer, name, leaf, place)
-            else:
-                layer.names.add([name], tree.at(leaf, place), place, run)
-                run = layer.names.find(name)
+    def set_main(self, group: int) -> Layer:
+        """Make the main layer that of this group. O(1)."""
+        self.main.group, self._main_known = group, True
+        return self.main
 
-    def _hold_again(self, layer: Layer, name: EngineHash, leaf: Node, depth: int) -> None:
-        """Hold a block that `layer` holds under another name."""
-        for turn in range(1, MOST_TURNS):
-            other = self.layer(
-                layer.group, layer.medium, layer.attention, layer.window_blocks, turn
-            )
-            if not self._tree.hold_block(other.column, leaf, depth):
-                other.names.add([name], self._tree.at(leaf, depth), depth)
-                return
-        self._skip("too_many_hashes")
-        if layer.group == self.main.group and layer.medium == GPU:
-            self.copies -= 1
+    def layer(self, group: int, medium: str, attention: Attention, window_blocks: int) -> Layer:
+        """The layer of a group in a medium, made where it is missing. O(1)."""
+        found = self.layers.get((group, medium))
+        if found is None:
+            column = self._tree.add_column()
+            found = Layer(column, group, attention, window_blocks, medium)
+            self.layers[group, medium] = found
+            self.columns |= 1 << column
+        return found
 
-    def _turns(self, layer: Layer) -> Iterator[Layer]:
-        """`layer` and those beside it. O(1)."""
-        yield layer
-        for turn in range(1, MOST_TURNS):
-            other = self.layers.get((layer.group, layer.medium, turn))
-            if other is None:
-                return
-            yield other
+    def _known_layer(self, group: int, medium: str) -> Layer | None:
+        if medium == GPU and self._main_known and group == self.main.group:
+            return self.main
+        return self.layers.get((group, medium))
 
-    def _has_turns(self, layer: Layer) -> bool:
-        return (layer.group, layer.medium, 1) in self.layers
+    def _layer_of(self, event: Store) -> Layer:
+        found = self._known_layer(event.group, event.medium)
+        if found is not None:
+            return found
+        full = event.attention is Attention.FULL
+        if full and event.medium == GPU and not self._main_known:
+            return self.set_main(event.group)
+        window = -(-((event.window_tokens or 2) - 1) // self.hasher.block_size)
+        return self.layer(event.group, event.medium, event.attention, 0 if full else max(window, 1))
 
-    def _known(self, layer: Layer, name: EngineHash) -> tuple[Layer, Run | None]:
-        """The layer beside `layer`, or itself, that knows a hash, and its run."""
-        for other in self._turns(layer):
-            run = other.names.find(name)
-            if run is not None:
-                return other, run
-        return layer, None
-
-    def _find(self, layer: Layer, name: EngineHash) -> Run | None:
-        """The run of a hash that any layer knows, `layer` first."""
-        run = layer.names.find(name)
-        if run is None and self.layers:
-            for other in (self.main, *self.layers.values()):
-                run = other.names.find(name)
-                if run is not None:
+    def _find(self, layer: Layer, engine_hash: EngineHash) -> Place | None:
+        """The block of a hash that any layer knows, `layer` first. O(layers)."""
+        place = layer.index.find(engine_hash)
+        if place is None and self.layers:
+            for other in self.all_layers:
+                place = other.index.find(engine_hash)
+                if place is not None:
                     break
-        return run
+        return place
 
     # -- stores --------------------------------------------------------------------
 
-    def _store_waiting(self, event: Store) -> None:
-        """Apply the stores that waited for one of this event's blocks."""
-        ready = [event]
-        while ready:
-            for engine_hash in ready.pop().hashes:
-                for aside in self._asides.take(engine_hash):
-                    if self._store(aside.store):
-                        ready.append(aside.store)
-                        for removed in aside.removed:
-                            self._remove_one(aside.layer, removed)
-
-    def _store(self, event: Store) -> bool:
+    def _store(self, event: Store) -> tuple[EventOutcome, Sequence[EngineHash]]:
+        """Apply a store, but for what waits for it; also returns the hashes by which
+        blocks are held now."""
         layer = self._layer_of(event)
+        hashes, parent = event.hashes, event.parent
         own_size = event.block_size == self.hasher.block_size
         if event.attention is not Attention.FULL or not event.tokens or not own_size:
             if layer is self.main:
-                return self._skip("block_size" if event.tokens else "no_tokens")
-            for engine_hash in event.hashes:
-                layer.unplaced[engine_hash] += 1
-            self._place(layer, event.hashes)
-            return True
-        hashes, parent = event.hashes, event.parent
+                return self._skip(layer, hashes, "block_size" if event.tokens else "no_tokens")
+            for engine_hash in hashes:
+                layer.unplaced.add(engine_hash)
+            self._place(layer, hashes)
+            held = [one for one in hashes if one in layer.index]
+            whole = len(held) == len(hashes)
+            return EventOutcome.APPLIED if whole else EventOutcome.WAITING, held
         if len(event.tokens) != event.block_size * len(hashes):
-            return self._skip("wrong_length")
-        after: Run | None = None
-        depth = 0
+            return self._skip(layer, hashes, "wrong_length")
+        above, depth = self._tree.root, 0
         if parent is not None:
-            after = layer.names.find(parent) or self._find(layer, parent)
-            if after is None:
-                if not self._asides.add(parent, event, layer):
-                    self._skip("unknown_parent")
-                return True
-            depth = after.depth_of(parent) + 1
-        if self._tree.blocks + len(hashes) > self._max_tree_blocks:
-            return self._skip("tree_full")
+            place = self._find(layer, parent)
+            if place is None:
+                oldest = self._orphans.add(parent, event, layer)
+                if oldest is not None:
+                    self._skip(oldest.layer, list(oldest.left.elements()), "unknown_parent")
+                return EventOutcome.WAITING, ()
+            above, depth = self._tree.at(*place), place[1] + 1
         try:
             keys = self.hasher.stored_keys(
                 event.tokens, parent is None, event.namespace, event.features
             )
         except TokenIdError:
-            return self._skip("token_id")
-        self.hold(layer, hashes, after, depth, keys)
-        return True
+            return self._skip(layer, hashes, "token_id")
+        leaf, blocks, before = self._tree.hold(layer.column, above, depth, keys)
+        known = hashes if blocks == len(hashes) else hashes[:blocks]
+        if before or not layer.index.add(known, leaf, depth, parent):
+            self._index_each(layer, known, leaf, depth, before)
+        if self.layers:
+            for other in self.all_layers:
+                if other.unplaced:
+                    self._place(other, known)
+        if blocks < len(hashes):
+            return self._skip(layer, hashes[blocks:], "tree_full")[0], known
+        return EventOutcome.APPLIED, known
 
-    def _layer_of(self, event: Store) -> Layer:
-        if event.medium == GPU:
-            if not self._main_known and event.attention is Attention.FULL:
-                self.set_main(event.group)
-            if self._main_known and event.group == self.main.group:
-                return self.main
-        window = -(-((event.window_tokens or 2) - 1) // self.hasher.block_size)
-        window = 0 if event.attention is Attention.FULL else max(window, 1)
-        return self.layer(event.group, event.medium, event.attention, window)
+    def _index_each(
+        self,
+        layer: Layer,
+        hashes: Sequence[EngineHash],
+        leaf: Node,
+        depth: int,
+        before: int,
+    ) -> None:
+        """Index blocks that `layer` has just come to hold; it held those in `before`
+        already, and some of the hashes may be known."""
+        tree, index, column = self._tree, layer.index, layer.column
+        parent: EngineHash | None = None
+        for number, engine_hash in enumerate(hashes):
+            block = depth + number
+            was_held = before >> number & 1
+            known = index.find(engine_hash)
+            if known is None:
+                if was_held:
+                    tree.hold_again(column, leaf, block)
+                index.add([engine_hash], tree.at(leaf, block), block, parent)
+                parent = engine_hash
+                continue
+            layer.copies.add(engine_hash)
+            if known[1] == block and tree.at(*known) is tree.at(leaf, block):
+                parent = engine_hash
+                continue
+            # The hash names another block: this is taken for a copy of that one.
+            self.skipped["hash_moved"] += 1
+            parent = None
+            if not was_held:
+                tree.release(column, leaf, block)
 
-    def layer(
-        self, group: int, medium: str, attention: Attention, window_blocks: int, turn: int = 0
-    ) -> Layer:
-        """The layer of a group in a medium, made where it is missing. O(1)."""
-        found = self.layers.get((group, medium, turn))
-        if found is None:
-            column = self._tree.add_column()
-            found = Layer(column, group, attention, window_blocks, medium, turn)
-            self.layers[group, medium, turn] = found
-            self.columns |= 1 << column
-        return found
+    def _place(self, layer: Layer, hashes: Sequence[EngineHash]) -> None:
+        """Let `layer` hold those of its unplaced hashes whose block is known."""
+        tree, unplaced = self._tree, layer.unplaced
+        for engine_hash in hashes:
+            if engine_hash not in unplaced:
+                continue
+            place = self._find(layer, engine_hash)
+            if place is None:
+                continue
+            more = unplaced.pop(engine_hash)
+            if engine_hash not in layer.index:
+                node, depth = place
+                if tree.hold_run(layer.column, node, depth, 1):
+                    tree.hold_again(layer.column, node, depth)
+                layer.index.add([engine_hash], tree.at(node, depth), depth, None)
+                more -= 1
+            if more:
+                layer.copies.add(engine_hash, more)
+        while len(unplaced) > UNPLACED_BLOCKS:
+            first = unplaced.first()
+            self._skip(layer, [first] * unplaced.pop(first), "unplaced_full")
+
+    def _adopt(self, hashes: Sequence[EngineHash]) -> None:
+        """Apply the stores that waited for one of these blocks, and for theirs."""
+        ready = deque([hashes])
+        removed: list[tuple[Layer, EngineHash]] = []
+        while ready:
+            for engine_hash in ready.popleft():
+                for orphan in self._orphans.take(engine_hash):
+                    _, held = self._store(orphan.store)
+                    ready.append(held)
+                    removed += [(orphan.layer, one) for one in orphan.removed]
+        for layer, engine_hash in removed:
+            self._remove_one(layer, engine_hash)
 
     def restore_layer(
         self,
         layer: Layer,
-        runs: Iterable[tuple[bytes, int, Sequence[EngineHash | None]]],
-        more_copies: Iterable[tuple[EngineHash, int]],
+        runs: Iterable[tuple[Node, int, int, Sequence[EngineHash | None]]],
+        copies: Iterable[tuple[EngineHash, int]],
+        unplaced: Iterable[tuple[EngineHash, int]],
     ) -> None:
-        """Let `layer`, which is empty, hold what a snapshot says: runs as the keys of a
-        path, the depth at which the names begin, and these up to its end. A hash that
-        comes twice counts once. O(blocks + lengths of the paths)."""
-        tree, known = self._tree, layer.names
-        for keys, depth, names in runs:
-            leaf, before = tree.hold(layer.column, tree.root, 0, keys)
-            end = len(keys) // KEY_BYTES
-            seen: set[EngineHash] = set()
-            named = 0
-            for place, name in enumerate(names, depth):
-                if name is not None and name not in known and name not in seen:
-                    seen.add(name)
-                    named |= 1 << place
-            named &= ~before
-            for first, count in _stretches(named):
-                piece = names[first - depth : first - depth + count]
-                last = tree.at(leaf, first + count - 1)
-                known.add([name for name in piece if name is not None], last, first)
-            for first, count in _stretches(((1 << end) - 1) & ~(before | named)):
-                tree.release(layer.column, leaf, first, count)
-        for name, count in more_copies:
-            if count > 0 and name in known:
-                layer.more_copies[name] += count
-        if layer.group == self.main.group and layer.medium == GPU:
-            self.copies += len(known) + layer.more_copies.total()
-
-    def set_main(self, group: int) -> Layer:
-        """The main layer, which is that of this group. O(1)."""
-        self.main.group, self._main_known = group, True
-        return self.main
-
-    def _place(self, layer: Layer, hashes: Sequence[EngineHash]) -> None:
-        """Mark in `layer` those of its unplaced hashes whose block is now known."""
-        for name in hashes:
-            if name not in layer.unplaced:
-                continue
-            holder, run = self._known(layer, name)
-            run = run or self._find(layer, name)
-            if run is None:
-                continue
-            copies = layer.unplaced.pop(name)
-            if name not in holder.names:
-                depth = run.depth_of(name)
-                if self._tree.hold_block(layer.column, run.node, depth):
-                    self._hold_again(layer, name, run.node, depth)
-                else:
-                    layer.names.add([name], self._tree.at(run.node, depth), depth)
-                copies -= 1
-            if copies:
-                holder.more_copies[name] += copies
-        while len(layer.unplaced) > ASIDE_STORES:
-            del layer.unplaced[next(iter(layer.unplaced))]
-            self._skip("unplaced_full")
+        """Let `layer`, which is empty, hold what a snapshot says: runs as the node at the
+        end of their path, the depth that it ends at, the depth of the first block, and
+        the hashes, None where there is none. Blocks beyond the path's end are missing.
+        O(blocks)."""
+        for node, end, start, hashes in runs:
+            fit = max(end - start, 0)
+            for first, piece in _stretches(hashes[:fit]):
+                before = self._tree.hold_run(layer.column, node, start + first, len(piece))
+                self._index_each(layer, piece, node, start + first, before)
+            if beyond := [one for one in hashes[fit:] if one is not None]:
+                self._skip(layer, beyond, "tree_full")
+        for engine_hash, count in copies:
+            if count > 0 and engine_hash in layer.index:
+                layer.copies.add(engine_hash, count)
+        for engine_hash, count in unplaced:
+            if count > 0 and engine_hash not in layer.index:
+                layer.unplaced.add(engine_hash, count)
 
     # -- removals --------------------------------------------------------------------
 
-    def _remove(self, event: Remove) -> bool:
-        name = (event.group, event.medium)
-        layer = self.main if name == (self.main.group, GPU) else self.layers.get((*name, 0))
+    def _remove(self, event: Remove) -> EventOutcome:
+        """Drop one copy of each hash; SKIPPED where one of them is unknown."""
+        layer = self._known_layer(event.group, event.medium)
         if layer is None:
-            return self._skip("unknown_hash")
-        hashes = event.hashes
-        known, number, count = True, 0, len(hashes)
-        if layer.more_copies or self.layers:
-            for one in hashes:
-                known &= self._remove_one(layer, one)
-            return known
-        names, tree = layer.names, self._tree
-        while number < count:
-            run = names.find(hashes[number])
-            if run is None:
-                known &= self._remove_unknown(layer, hashes[number])
+            self.skipped["unknown_hash"] += 1
+            return EventOutcome.SKIPPED
+        known = True
+        if layer.copies:
+            for engine_hash in event.hashes:
+                known &= self._remove_one(layer, engine_hash)
+            return EventOutcome.APPLIED if known else EventOutcome.SKIPPED
+        hashes, number = event.hashes, 0
+        while number < len(hashes):
+            taken = layer.index.take(hashes, number)
+            if taken is None:
+                known &= self._remove_unseen(layer, hashes[number])
                 number += 1
-                continue
-            depth, gone = names.take(run, hashes, number)
-            tree.release(layer.column, run.node, depth, gone)
-            number += gone
-            if layer is self.main:
-                self.copies -= gone
-        return known
+            else:
+                self._tree.release(layer.column, *taken)
+                number += taken.blocks
+        return EventOutcome.APPLIED if known else EventOutcome.SKIPPED
 
-    def _remove_one(self, layer: Layer, name: EngineHash) -> bool:
-        holder, run = self._known(layer, name)
-        if run is None:
-            return self._remove_unknown(layer, name)
-        if layer.group == self.main.group and layer.medium == GPU:
-            self.copies -= 1
-        if holder.more_copies.get(name):
-            _drop_one(holder.more_copies, name)
+    def _remove_one(self, layer: Layer, engine_hash: EngineHash) -> bool:
+        if layer.copies.drop(engine_hash):
             return True
-        depth, _ = holder.names.take(run, [name], 0)
-        self._tree.release(holder.column, run.node, depth)
+        taken = layer.index.take([engine_hash], 0)
+        if taken is None:
+            return self._remove_unseen(layer, engine_hash)
+        self._tree.release(layer.column, *taken)
         return True
 
-    def _remove_unknown(self, layer: Layer, name: EngineHash) -> bool:
-        """A hash that names no block of `layer`: it may wait for its place."""
-        if layer.unplaced.get(name):
-            _drop_one(layer.unplaced, name)
+    def _remove_unseen(self, layer: Layer, engine_hash: EngineHash) -> bool:
+        """Remove a hash that names no block of `layer`: its store may wait, or have been
+        skipped."""
+        if (
+            layer.unplaced.drop(engine_hash)
+            or self._orphans.remove(layer, engine_hash)
+            or self._missing.drop((layer.column, engine_hash))
+        ):
             return True
-        return self._asides.remove(layer, name) or self._skip("unknown_hash")
-
-    def _skip(self, cause: str) -> bool:
-        self.skipped[cause] += 1
+        self.skipped["unknown_hash"] += 1
         return False
 
+    def _skip(
+        self, layer: Layer, hashes: Sequence[EngineHash], cause: str
+    ) -> tuple[EventOutcome, Sequence[EngineHash]]:
+        """Blocks that the replica stored cannot be held: they are missing."""
+        self.skipped[cause] += 1
+        for engine_hash in hashes:
+            self._missing.add((layer.column, engine_hash))
+        while len(self._missing) > MISSING_BLOCKS:
+            self._missing_overflow = True
+            self._missing.pop(self._missing.first())
+        return EventOutcome.SKIPPED, ()
 
-def _stretches(bitmap: int) -> Iterator[tuple[int, int]]:
-    """Where the bits of a bitmap are set in a row: the first, and how many."""
-    while bitmap:
-        first = (bitmap & -bitmap).bit_length() - 1
-        rest = bitmap >> first
-        count = (~rest & (rest + 1)).bit_length() - 1
-        yield first, count
-        bitmap = rest >> count << first + count
 
-
-def _drop_one(counts: Counter[EngineHash], name: EngineHash) -> None:
-    counts[name] -= 1
-    if not counts[name]:
-        del counts[name]
+def _stretches(
+    hashes: Sequence[EngineHash | None],
+) -> Iterator[tuple[int, list[EngineHash]]]:
+    """The hashes that stand in a row, without those that are None: the number of the
+    first, and all of them."""
+    piece: list[EngineHash] = []
+    for number, engine_hash in enumerate((*hashes, None)):
+        if engine_hash is not None:
+            piece.append(engine_hash)
+        elif piece:
+            yield number - len(piece), piece
+            piece = []

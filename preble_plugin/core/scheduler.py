@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from preble_plugin.core.block_keys import KEY_BYTES, BlockHasher
+from preble_plugin.core.block_keys import BlockHasher
 from preble_plugin.core.bookings import Bookings
 from preble_plugin.core.candidate import ReplicaCandidate
 from preble_plugin.core.events import CacheEvent, Clear
@@ -30,6 +30,7 @@ from preble_plugin.core.receipts import Receipt, ReceiptRing, WouldBe
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.report import LoadReport
 from preble_plugin.core.request import FirstToken, Outcome, Placement, ReplicaId, Request
+from preble_plugin.core.residency import EventOutcome
 from preble_plugin.core.shadow import ShadowCount
 from preble_plugin.core.snapshot import ResidencyCapture, capture, restore
 from preble_plugin.core.status import SchedulerStatus, Trust
@@ -63,8 +64,7 @@ class Scheduler:
         self.block_size = block_size
         self._policy = load_policy(policy) if isinstance(policy, str) else policy
         self._window_seconds = window_seconds
-        self._max_tree_blocks = max_tree_blocks
-        self._tree = PrefixTree()
+        self._tree = PrefixTree(max_tree_blocks)
         self._common_model = TimeModel()
         self._awaited = Awaited()
         self._replicas: dict[ReplicaId, Replica] = {}
@@ -106,7 +106,6 @@ class Scheduler:
                 self._common_model,
                 self._awaited,
                 window_seconds=self._window_seconds,
-                max_tree_blocks=self._max_tree_blocks,
             )
             members = sorted((*self._replicas.values(), known), key=lambda one: one.index)
             self._replicas = {one.name: one for one in members}
@@ -133,10 +132,8 @@ class Scheduler:
         self.settle()
         known = self._replicas.get(replica)
         if known is not None:
-            known.trust = trust
-            self._look_again()
-            if trust is Trust.EXACT:
-                known.expectations.trust_again()
+            known.stream_trust = trust
+            self._trust_changed(known)
 
     # -- requests ----------------------------------------------------------------
 
@@ -229,12 +226,14 @@ class Scheduler:
         if known is None:
             skipped = sum(1 for _ in events)
         else:
-            skipped, apply = 0, known.residency.apply
+            skipped, residency, trust = 0, known.residency, known.trust
             for event in events:
-                if not apply(event):
+                if residency.apply(event) is EventOutcome.SKIPPED:
                     skipped += 1
                 elif isinstance(event, Clear):
                     known.expectations.cleared()
+            if known.trust is not trust:
+                self._trust_changed(known)
         self._skipped_events += skipped
         return skipped
 
@@ -246,15 +245,20 @@ class Scheduler:
         if known is not None:
             known.residency.clear()
             known.expectations.forget()
+            self._trust_changed(known)
 
     def snapshot(self, replica: ReplicaId, max_blocks: int) -> ResidencyCapture | None:
         """A replica's residency as of now, to be encoded at leisure; None for an
-        unknown replica, or one that holds more than `max_blocks` blocks."""
+        unknown replica, one that holds more than `max_blocks` blocks, and one whose
+        residency is not complete."""
         self.settle()
         known = self._replicas.get(replica)
-        if known is None or known.residency.names > max_blocks:
+        if known is None:
             return None
-        return capture(self._tree, known.residency)
+        residency = known.residency
+        if residency.hash_count > max_blocks or residency.orphan_count or not residency.complete:
+            return None
+        return capture(self._tree, residency)
 
     def restore(self, replica: ReplicaId, snapshot: bytes) -> None:
         """Replace a replica's residency by an encoded snapshot of it. Raises
@@ -262,7 +266,8 @@ class Scheduler:
         self.settle()
         known = self._replicas.get(replica)
         if known is not None:
-            restore(known.residency, snapshot)
+            restore(self._tree, known.residency, snapshot)
+            self._trust_changed(known)
 
     # -- looking -----------------------------------------------------------------
 
@@ -321,8 +326,7 @@ class Scheduler:
     ) -> None:
         request, match = view.request, view.match
         chosen.price()
-        if self._tree.blocks + len(request.keys) // KEY_BYTES <= self._max_tree_blocks:
-            self._tree.grow(request.keys, match)
+        self._tree.grow(request.keys, match)
         receipt = Receipt(
             request.request_id,
             request.external_id,
@@ -338,6 +342,11 @@ class Scheduler:
         self._bookings.add(
             request, chosen, match.path, receipt, view.candidates.receipts, view.now, started
         )
+
+    def _trust_changed(self, replica: Replica) -> None:
+        self._look_again()
+        if replica.trust is Trust.EXACT:
+            replica.expectations.trust_again()
 
     def _look_again(self) -> None:
         """The replicas, or how far they can be trusted, are not what they were."""

@@ -19,29 +19,29 @@ import msgspec
 
 from preble_plugin.core.block_keys import KEY_BYTES, BlockHasher
 from preble_plugin.core.events import Attention, EngineHash
-from preble_plugin.core.names import Run
+from preble_plugin.core.hash_index import Run
 from preble_plugin.core.node import Node
 from preble_plugin.core.prefix_tree import PrefixTree
-from preble_plugin.core.residency import MOST_TURNS, Residency
+from preble_plugin.core.residency import Residency
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 class _RunRecord(msgspec.Struct, array_like=True, gc=False):
     path: int
     """Number of the path's last node."""
     depth: int
-    names: list[EngineHash | None]
+    hashes: list[EngineHash | None]
 
 
 class _LayerRecord(msgspec.Struct, array_like=True):
     group: int
     medium: str
-    turn: int
     attention: Attention
     window_blocks: int
     runs: list[_RunRecord]
-    more_copies: list[tuple[EngineHash, int]]
+    copies: list[tuple[EngineHash, int]]
+    unplaced: list[tuple[EngineHash, int]]
     main: bool
 
 
@@ -88,29 +88,29 @@ def capture(tree: PrefixTree, residency: Residency) -> ResidencyCapture:
         return number
 
     def recorded(run: Run) -> _RunRecord:
-        last = run.depth + len(run.names) - 1
-        return _RunRecord(number_of(tree.at(run.node, last)), run.depth, run.names[:])
+        last = run.depth + len(run.hashes) - 1
+        return _RunRecord(number_of(tree.at(run.node, last)), run.depth, run.hashes[:])
 
     layers = [
         _LayerRecord(
             layer.group,
             layer.medium,
-            layer.turn,
             layer.attention,
             layer.window_blocks,
-            [recorded(run) for run in layer.names.runs()],
-            list(layer.more_copies.items()),
+            [recorded(run) for run in layer.index.runs()],
+            layer.copies.items(),
+            layer.unplaced.items(),
             layer is residency.main,
         )
-        for layer in (residency.main, *residency.layers.values())
+        for layer in residency.all_layers
     ]
     hasher = residency.hasher
     digest = _seed_digest(hasher)
     return ResidencyCapture(_Record(VERSION, digest, hasher.block_size, parents, edges, layers))
 
 
-def restore(residency: Residency, snapshot: bytes) -> None:
-    """Replace `residency` by what `snapshot` holds. O(blocks + lengths of the paths).
+def restore(tree: PrefixTree, residency: Residency, snapshot: bytes) -> None:
+    """Replace `residency` by what `snapshot` holds. O(blocks + nodes of the tree).
 
     Raises `ValueError` for bytes that are no snapshot, or one taken under
     another seed or block size; the residency is then left as it was.
@@ -128,33 +128,32 @@ def restore(residency: Residency, snapshot: bytes) -> None:
             f"the snapshot has blocks of {record.block_size} tokens, "
             f"the engine of {residency.hasher.block_size}"
         )
-    _check(record)
+    ends = _ends(record)
     residency.clear()
+    # A column of its own holds the paths until the layers do.
+    paths = tree.add_column()
+    held: list[tuple[Node, int]] = []
+    for number, (parent, edge) in enumerate(zip(record.parents, record.edges, strict=True)):
+        node, depth = held[parent] if parent >= 0 else (tree.root, 0)
+        if depth == ends[number] - len(edge) // KEY_BYTES:
+            above = tree.at(node, depth - 1) if depth else tree.root
+            node, blocks, _ = tree.hold(paths, above, depth, edge)
+            depth += blocks
+        held.append((node, depth))
     for layer in sorted(record.layers, key=lambda one: not one.main):
         residency.restore_layer(
             residency.set_main(layer.group)
             if layer.main
-            else residency.layer(
-                layer.group, layer.medium, layer.attention, layer.window_blocks, layer.turn
-            ),
-            [
-                (_keys(record, run.path, run.depth + len(run.names)), run.depth, run.names)
-                for run in layer.runs
-            ],
-            layer.more_copies,
+            else residency.layer(layer.group, layer.medium, layer.attention, layer.window_blocks),
+            [(*held[run.path], run.depth, run.hashes) for run in layer.runs],
+            layer.copies,
+            layer.unplaced,
         )
+    tree.remove_column(paths)
 
 
-def _keys(record: _Record, path: int, blocks: int) -> bytes:
-    """The first keys of a path."""
-    edges: list[bytes] = []
-    while path >= 0:
-        edges.append(record.edges[path])
-        path = record.parents[path]
-    return b"".join(reversed(edges))[: blocks * KEY_BYTES]
-
-
-def _check(record: _Record) -> None:
+def _ends(record: _Record) -> list[int]:
+    """The depth at which each path ends. Raises `ValueError` on a damaged record."""
     if len(record.parents) != len(record.edges):
         raise ValueError("a damaged snapshot: runs without a parent")
     ends: list[int] = []
@@ -164,14 +163,15 @@ def _check(record: _Record) -> None:
         ends.append((ends[parent] if parent >= 0 else 0) + len(edge) // KEY_BYTES)
     if sum(layer.main for layer in record.layers) > 1:
         raise ValueError("a damaged snapshot: two main layers")
+    if len({(layer.group, layer.medium) for layer in record.layers}) < len(record.layers):
+        raise ValueError("a damaged snapshot: a layer twice")
     for layer in record.layers:
-        if not 0 <= layer.turn < MOST_TURNS:
-            raise ValueError(f"a damaged snapshot: turn {layer.turn}")
         for run in layer.runs:
             if not 0 <= run.path < len(ends):
                 raise ValueError("a damaged snapshot: blocks on no path")
-            if run.depth < 0 or run.depth + len(run.names) > ends[run.path]:
+            if run.depth < 0 or run.depth + len(run.hashes) > ends[run.path]:
                 raise ValueError("a damaged snapshot: blocks beyond their path")
+    return ends
 
 
 def _seed_digest(hasher: BlockHasher) -> bytes:

@@ -45,6 +45,11 @@ class ReplicaStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     event_gaps: int = 0
     event_batches: int = 0
     event_errors: int = 0
+    waiting_stores: int = 0
+    """Stores whose parent block no event has stored yet."""
+    missing_blocks: int = 0
+    """Blocks that the replica has and whose store was skipped; while there are any, its
+    residency is not `exact`."""
     lost_requests: int = 0
     """Requests that left the replica without our being told: it said itself that it
     has none."""

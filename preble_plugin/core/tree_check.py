@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from preble_plugin.core.block_keys import KEY_BYTES
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.residency import Residency
+from preble_plugin.core.tree_shape import LONGEST_EDGE
 
 
 def check_tree(tree: PrefixTree) -> None:
@@ -30,6 +33,12 @@ def check_tree(tree: PrefixTree) -> None:
         for column in tree.held:
             if node.holds(column):
                 held[column].add(id(node))
+        for column, counts in (node.more_holds or {}).items():
+            assert counts, "no further holds, listed"
+            for depth, count in counts.items():
+                assert count > 0, "a further hold of nobody"
+                assert node.depth <= depth < node.depth + length, "a hold on another's block"
+                assert node.holds(column) >> depth - node.depth & 1, "held again, not at all"
         mask = 0
         for column, requests in (node.expecting or {}).items():
             assert requests & 0xFFFFFF, "an expectation of nobody"
@@ -40,31 +49,48 @@ def check_tree(tree: PrefixTree) -> None:
         assert node.needed, "a node that nobody needs"
     assert nodes == tree.nodes, "node count"
     assert blocks == tree.blocks, "block count"
+    assert blocks <= tree.max_blocks, "more blocks than the tree may have"
     for column, order in tree.held.items():
-        assert {id(node) for node in order} == held[column], "held order and bitmaps differ"
+        listed = [id(node) for node in order]
+        assert len(listed) == len(set(listed)) == len(order), "a node twice in the order of use"
+        assert set(listed) == held[column], "held order and bitmaps differ"
     assert expected == tree.expected_blocks, "expected blocks"
 
 
+def check_merged(tree: PrefixTree) -> None:
+    """Assert that no node and its only child could be one. O(nodes)."""
+    for node in tree.walk():
+        if len(node.children) == 1:
+            (child,) = node.children.values()
+            assert node.size + child.size > LONGEST_EDGE or not tree._can_merge(node, child), (
+                "two nodes that could be one"
+            )
+
+
 def check_residency(tree: PrefixTree, residency: Residency) -> None:
-    """Assert that a replica's names and its bitmaps agree. O(blocks)."""
-    copies = 0
-    for layer in (residency.main, *residency.layers.values()):
-        in_tree = sum(node.holds(layer.column).bit_count() for node in tree.held[layer.column])
-        assert in_tree == len(layer.names), "blocks held and hashes known differ"
-        places: set[tuple[int, int]] = set()
-        for name in layer.names:
-            run = layer.names.find(name)
-            assert run is not None
-            depth = run.depth_of(name)
-            assert tree.holds(layer.column, run.node, depth), "a hash of nothing"
-            places.add((id(tree.at(run.node, depth)), depth))
-        assert len(places) == in_tree, "two hashes of one block in one layer"
-        for run in layer.names.runs():
-            assert run.names[-1] is not None, "a run that ends with what is gone"
-            assert all(layer.names.find(name) is run for name in run.names if name is not None)
-        for name, count in layer.more_copies.items():
+    """Assert that a replica's hashes and its bitmaps agree. O(blocks)."""
+    runs: set[int] = set()
+    for layer in residency.all_layers:
+        held = sum(node.holds(layer.column).bit_count() for node in tree.held[layer.column])
+        names: Counter[tuple[int, int]] = Counter()
+        for engine_hash in layer.index:
+            place = layer.index.find(engine_hash)
+            assert place is not None
+            names[id(tree.at(*place)), place[1]] += 1
+            assert tree.holds(layer.column, *place), "a hash of nothing"
+        assert len(names) == held, "a block held under no hash"
+        for engine_hash in layer.index:
+            node, depth = layer.index.find(engine_hash) or (tree.root, 0)
+            holds = tree.holds(layer.column, node, depth)
+            assert holds == names[id(tree.at(node, depth)), depth], "holds and hashes differ"
+        for run in layer.index.runs():
+            assert id(run) not in runs, "a run of two layers"
+            runs.add(id(run))
+            assert run.hashes[-1] is not None, "a run that ends with what is gone"
+            for depth, name in enumerate(run.hashes, run.depth):
+                assert name is None or layer.index.find(name) == (run.node, depth)
+        for engine_hash, count in layer.copies.items():
             assert count > 0, "a copy count of zero"
-            assert name in layer.names, "copies of nothing"
-        if (layer.group, layer.medium) == (residency.main.group, residency.main.medium):
-            copies += in_tree + layer.more_copies.total()
-    assert residency.copies == copies, "copy count"
+            assert engine_hash in layer.index, "copies of nothing"
+        for copies in (layer.copies, layer.unplaced):
+            assert copies.total == sum(count for _, count in copies.items()), "sum of copies"

@@ -1,33 +1,44 @@
 """The prefix tree's shape: runs of blocks that split, grow, merge and are freed.
 
-1. A node's edge is a run of block keys. Where prompts part within a run, it is
-   split; the lower half stays the same object.
-2. A block is named by its depth and any node at or below it (`at`): splits put
-   new nodes above, so that who remembers the last node of a run remembers it
-   still, and nothing is kept for each block.
-3. A node that is not needed is freed, its parents after it; a node whose only
-   child stands like itself is merged into it, unless prompts parted there
-   before. What is gone leads on (`settle`).
+1. A node's edge is a run of up to `LONGEST_EDGE` block keys, so that no operation on a
+   node costs more for a longer prompt. Where prompts part within a run, it is split;
+   the lower half stays the same object.
+2. A block is named by its depth and any node at or below it (`at`): splits put new
+   nodes above, so a reference to the last node of a run stays valid, and nothing is
+   kept for each block.
+3. A node that is not needed is freed, its parents after it. A node and its only child
+   are merged once the same columns hold both, so what past requests divided costs
+   later ones nothing. A node that is gone forwards to where its blocks are (`settle`).
 
-What is kept on the nodes is the business of `PrefixTree`, which is told of
-splits and merges.
+What is kept on the nodes is the business of the subclasses, which divide it when a node
+is split and join it when two are merged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from preble_plugin.core.block_keys import KEY_BYTES
 from preble_plugin.core.node import Node
 
+LONGEST_EDGE: Final = 4096
+"""Blocks of a node: a bitmap of 512 bytes, keys of 32 KiB."""
+
 
 class TreeShape:
-    """A compressed radix tree over packed block keys."""
+    """A compressed radix tree over packed block keys, of at most `max_blocks` blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_blocks: int) -> None:
         self.root = Node(None, b"", 0, 0)
+        self.max_blocks = max_blocks
         self.blocks = 0
         self.nodes = 0
+
+    @property
+    def room(self) -> int:
+        """Blocks that may still be added."""
+        return max(self.max_blocks - self.blocks, 0)
 
     def walk(self) -> Iterator[Node]:
         """All nodes but the root, parents first. O(nodes)."""
@@ -70,65 +81,85 @@ class TreeShape:
         node.size -= at
         node.depth += at
         upper.children[node.edge[:KEY_BYTES]] = node
-        upper.branched = True
         self.nodes += 1
         self._was_split(upper, node)
         if not node.needed:
-            self._tidy(node)
+            self._free(node)
         return upper
 
     def _was_split(self, upper: Node, lower: Node) -> None:
         """Divide what is kept on `lower` between the two."""
         raise NotImplementedError
 
-    def _was_merged(self, kept: Node, gone: Node) -> None:
-        """Move what is kept on `gone` to `kept`; both stood alike."""
+    def _can_merge(self, node: Node, child: Node) -> bool:
+        """Whether what is kept on a node and its only child can be kept on one."""
         raise NotImplementedError
 
-    def _new_node(self, parent: Node, edge: bytes) -> Node:
-        size = len(edge) // KEY_BYTES
-        node = Node(parent, edge, size, parent.depth + parent.size)
-        if parent.children:
-            parent.branched = True
-        parent.children[edge[:KEY_BYTES]] = node
-        self.nodes += 1
-        self.blocks += size
-        return node
+    def _will_merge(self, gone: Node, kept: Node) -> None:
+        """Join what is kept on `gone` and on its only child `kept`, on the latter."""
+        raise NotImplementedError
+
+    def _new_nodes(self, parent: Node, keys: bytes) -> list[Node]:
+        """Nodes for a run of new blocks below `parent`, first to last. O(blocks)."""
+        made: list[Node] = []
+        longest = LONGEST_EDGE * KEY_BYTES
+        for start in range(0, len(keys), longest):
+            edge = keys[start : start + longest]
+            size = len(edge) // KEY_BYTES
+            node = Node(parent, edge, size, parent.depth + parent.size)
+            parent.children[edge[:KEY_BYTES]] = node
+            made.append(node)
+            parent = node
+            self.blocks += size
+        self.nodes += len(made)
+        return made
+
+    def _free(self, node: Node) -> Node:
+        """Free a node that nobody needs; returns its parent. O(1)."""
+        parent = node.parent
+        assert parent is not None
+        del parent.children[node.edge[:KEY_BYTES]]
+        self.blocks -= node.size
+        self._forward(node, parent)
+        return parent
 
     def _tidy(self, node: Node) -> None:
-        """Free what nobody needs from `node` upwards, then merge. O(nodes freed, and
-        length of what is merged)."""
-        while (
-            not (node.children or node.holders or node.partial or node.expected)
-            and node.forward is None
-            and node.parent is not None
-        ):
-            parent = node.parent
-            del parent.children[node.edge[:KEY_BYTES]]
-            self.blocks -= node.size
-            self.nodes -= 1
-            node.forward = parent
-            node = parent
-        if len(node.children) == 1 and not node.branched and node.forward is None:
+        """Free what nobody needs from `node` upwards, then merge what is left with its
+        only child, and its parent with it. O(nodes freed, and length of what is merged)."""
+        while not node.needed and node.forward is None and node.parent is not None:
+            node = self._free(node)
+        if node.forward is None:
             self._merge(node)
+            # Where the node was merged into its child, that one has its parent now.
+            node = self.settle(node)
+            if node.parent is not None:
+                self._merge(node.parent)
 
     def _merge(self, node: Node) -> None:
-        """Merge a node into its only child where both stand alike, but for a node
-        where prompts parted: the next one would split it again."""
-        if node.parent is None:
+        """Merge a node into its only child, if that is all it has and both can be one."""
+        parent = node.parent
+        if parent is None or len(node.children) != 1:
             return
         (child,) = node.children.values()
-        if node.holders != child.holders or node.partial or child.partial:
+        # A child that is not needed is about to be freed.
+        if (
+            node.size + child.size > LONGEST_EDGE
+            or not child.needed
+            or not self._can_merge(node, child)
+        ):
             return
-        if node.expected or child.expected:
-            return
-        if not child.needed:
-            return  # its own turn to be freed is still to come
+        self._will_merge(node, child)
         child.depth = node.depth
-        child.parent = node.parent
+        child.parent = parent
         child.edge = node.edge + child.edge
         child.size += node.size
-        node.parent.children[node.edge[:KEY_BYTES]] = child
-        node.forward = child
+        parent.children[node.edge[:KEY_BYTES]] = child
+        self._forward(node, child)
+
+    def _forward(self, node: Node, to: Node) -> None:
+        """A node is gone; who refers to it is led to another. It keeps nothing alive."""
         self.nodes -= 1
-        self._was_merged(child, node)
+        node.forward = to
+        node.parent = None
+        node.edge = b""
+        node.children = {}

@@ -82,3 +82,8 @@ def uses_in_window(node: Used, column: int, now: float, window_seconds: float) -
     if use >> _EPOCH_BITS == epoch - 1:
         return counted * covered
     return 0.0
+
+
+def later_use(one: int, other: int) -> int:
+    """The later of two nodes' uses by a column; of one window, the larger. O(1)."""
+    return max(one, other)

@@ -6,10 +6,10 @@ import pytest
 from builders import BLOCK, hashes, prompt, store
 
 from preble_plugin.core import Attention, BlockHasher, Clear, Remove, Store
-from preble_plugin.core.asides import ASIDE_STORES
 from preble_plugin.core.hits import usable
+from preble_plugin.core.orphans import ORPHAN_STORES
 from preble_plugin.core.prefix_tree import PrefixTree
-from preble_plugin.core.residency import Residency
+from preble_plugin.core.residency import EventOutcome, Residency
 from preble_plugin.core.tree_check import check_residency, check_tree
 
 
@@ -17,11 +17,11 @@ class Cache:
     """One replica's residency and the hit a prompt has there."""
 
     def __init__(self, max_tree_blocks: int = 1 << 30) -> None:
-        self.tree = PrefixTree()
+        self.tree = PrefixTree(max_tree_blocks)
         self.hasher = BlockHasher(BLOCK, b"seed")
-        self.residency = Residency(self.tree, self.hasher, max_tree_blocks)
+        self.residency = Residency(self.tree, self.hasher)
 
-    def apply(self, *events: object) -> list[bool]:
+    def apply(self, *events: object) -> list[EventOutcome]:
         applied = [self.residency.apply(event) for event in events]  # type: ignore[arg-type]
         check_tree(self.tree)
         check_residency(self.tree, self.residency)
@@ -88,7 +88,7 @@ def test_what_was_removed_while_it_waited_is_not_held_when_its_parent_comes():
 
 def test_stores_that_wait_for_ever_are_bounded_and_counted():
     cache = Cache()
-    for orphan in range(ASIDE_STORES + 10):
+    for orphan in range(ORPHAN_STORES + 10):
         cache.residency.apply(Store([2 * orphan], -orphan - 1, prompt(orphan, 1), BLOCK))
     assert cache.residency.skipped["unknown_parent"] == 10
     assert cache.tree.blocks == 0
@@ -96,7 +96,7 @@ def test_stores_that_wait_for_ever_are_bounded_and_counted():
 
 def test_stores_that_wait_under_one_parent_are_bounded_too():
     cache = Cache()
-    for orphan in range(ASIDE_STORES + 10):
+    for orphan in range(ORPHAN_STORES + 10):
         cache.residency.apply(Store([2 * orphan], -1, prompt(orphan, 1), BLOCK))
     assert cache.residency.skipped["unknown_parent"] == 10
 
@@ -117,7 +117,7 @@ def test_a_name_known_to_one_tier_alone_is_forgotten_with_its_block():
         Remove([2], medium="CPU"),
         Remove([1]),
     )
-    assert cache.residency.names == 0
+    assert cache.residency.hash_count == 0
 
 
 def test_a_window_of_any_length_is_looked_at_in_bounded_work():
@@ -153,21 +153,23 @@ def test_tenants_with_the_same_prompt_are_apart():
 )
 def test_an_event_that_cannot_be_applied_is_skipped_and_counted(event, cause):
     cache, tokens = Cache(), prompt(3, 2)
-    assert cache.apply(store(tokens), event) == [True, False]
+    assert cache.apply(store(tokens), event) == [EventOutcome.APPLIED, EventOutcome.SKIPPED]
     assert cache.residency.skipped[cause] == 1
     assert cache.hit(tokens) == 2
 
 
 def test_a_store_of_no_blocks_changes_nothing():
     cache = Cache()
-    assert cache.apply(Store([], None, [], BLOCK)) == [False]
+    assert cache.apply(Store([], None, [], BLOCK)) == [EventOutcome.SKIPPED]
 
 
 def test_the_tree_is_bounded():
     cache = Cache(max_tree_blocks=10)
     cache.apply(*(store(prompt(name, 4)) for name in range(5)))
-    assert cache.tree.blocks == 8
+    assert cache.tree.blocks == 10
+    assert [cache.hit(prompt(name, 4)) for name in range(5)] == [4, 4, 2, 0, 0]
     assert cache.residency.skipped["tree_full"] == 3
+    assert cache.residency.missing_blocks == 10
 
 
 def test_a_lower_tier_counts_with_its_credit():

@@ -49,7 +49,7 @@ class Pair:
     """A replica's residency beside its naive twin."""
 
     def __init__(self, tree: PrefixTree, hasher: BlockHasher) -> None:
-        self.real = Residency(tree, hasher, 1 << 30)
+        self.real = Residency(tree, hasher)
         self.naive = NaiveCache()
 
     def store(self, prompt: tuple[int, ...], first: int, name: int = 0) -> None:
@@ -167,7 +167,7 @@ class ResidencyMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 3))
     def through_a_snapshot(self, which: int) -> None:
         pair = self.pairs[which % len(self.pairs)]
-        restore(pair.real, capture(self.tree, pair.real).encode())
+        restore(self.tree, pair.real, capture(self.tree, pair.real).encode())
 
     @invariant()
     def sound(self) -> None:

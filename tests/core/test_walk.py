@@ -30,7 +30,7 @@ def grown(seed: int) -> tuple[PrefixTree, list[bytes]]:
     ]
     for keys in prompts:
         for column in choose.sample(range(COLUMNS), 5):
-            leaf, _ = tree.hold(column, tree.root, 0, keys)
+            leaf, _, _ = tree.hold(column, tree.root, 0, keys)
             if choose.random() < 0.4:
                 tree.release(column, leaf, choose.randrange(len(keys) // 8))
         match = tree.match(keys, 1)
