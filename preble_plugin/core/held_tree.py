@@ -126,7 +126,7 @@ class HeldTree(TreeShape):
                 if not self.room:
                     break
                 node = self.split(node, offset)
-        self._merge_path(node, depth)
+        self._join_path(node, depth)
         return Held(node, position // KEY_BYTES, before)
 
     def _append(self, node: Node, column: int, keys: bytes) -> Node:
@@ -149,34 +149,28 @@ class HeldTree(TreeShape):
             node = made
         return node
 
-    def _merge_path(self, node: Node, depth: int) -> None:
-        """Merge what can be of the path to `node`, down to its child and up to the block
-        before `depth`: a column came to hold it. O(nodes)."""
-        if len(node.children) == 1:
-            self._merge(node)
-            node = self.settle(node)
-        parent = node.parent
-        while parent is not None and parent.depth + parent.size >= depth:
-            if len(parent.children) == 1:
-                self._merge(parent)
-            node = self.settle(parent)
-            parent = node.parent
+    def _join_path(self, node: Node, depth: int) -> None:
+        """Merge what can be of the path to `node`, up to the block before `depth`: a
+        column came to hold it. O(nodes)."""
+        node = self._join(node)
+        while node.parent is not None and node.depth >= depth:
+            node = self._join(node.parent)
 
     def hold_run(self, column: int, node: Node, depth: int, count: int) -> int:
         """Let a column hold `count` blocks from `depth` on, which are on the path to
         `node`; returns the bitmap of those that it held before. O(nodes)."""
         before = 0
         end = depth + count
-        node = self.at(node, end - 1)
-        while True:
+        leaf = node = self.at(node, end - 1)
+        while end > depth:
             first = max(depth - node.depth, 0)
             had = self._mark(node, column, first, end - node.depth - first)
             before |= had << node.depth + first - depth
             end = node.depth + first
-            if end <= depth:
-                return before
             assert node.parent is not None
             node = node.parent
+        self._join_path(leaf, depth)
+        return before
 
     def hold_again(self, column: int, node: Node, depth: int) -> None:
         """Let a column hold the block at `depth` on the path to `node`, which it holds,

@@ -42,28 +42,30 @@ class OrphanStores:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, parent: EngineHash, store: Store, layer: Layer) -> Orphan | None:
-        """Let a store wait for `parent`; returns the oldest one if it gave way."""
+    def add(self, store: Store, layer: Layer) -> Orphan | None:
+        """Let a store wait for its parent; returns the oldest one if it gave way. One
+        whose blocks are all removed waits no more."""
         orphan = Orphan(store, layer)
-        self._by_parent.setdefault(parent, {})[orphan] = None
+        assert store.parent is not None
+        self._by_parent.setdefault(store.parent, {})[orphan] = None
         self._count += 1
         for engine_hash in orphan.left:
             self._by_hash.setdefault((layer.column, engine_hash), {})[orphan] = None
         if self._count <= ORPHAN_STORES:
             return None
-        first, waiting = next(iter(self._by_parent.items()))
-        oldest = next(iter(waiting))
-        del waiting[oldest]
-        if not waiting:
-            del self._by_parent[first]
-        self._forget(oldest)
+        oldest = next(iter(next(iter(self._by_parent.values()))))
+        for engine_hash in oldest.left:
+            self._unlist(oldest, engine_hash)
+        self._leave(oldest)
         return oldest
 
     def take(self, parent: EngineHash) -> list[Orphan]:
         """Those that wait for `parent`, in order; they wait no more."""
         ready = list(self._by_parent.pop(parent, ()))
+        self._count -= len(ready)
         for orphan in ready:
-            self._forget(orphan)
+            for engine_hash in orphan.left:
+                self._unlist(orphan, engine_hash)
         return ready
 
     def remove(self, layer: Layer, engine_hash: EngineHash) -> bool:
@@ -77,16 +79,22 @@ class OrphanStores:
         if not orphan.left[engine_hash]:
             del orphan.left[engine_hash]
             self._unlist(orphan, engine_hash)
+        if not orphan.left:
+            self._leave(orphan)
         return True
 
     def clear(self) -> None:
         """Nothing waits."""
         self.__init__()  # type: ignore[misc]
 
-    def _forget(self, orphan: Orphan) -> None:
+    def _leave(self, orphan: Orphan) -> None:
+        parent = orphan.store.parent
+        assert parent is not None
+        waiting = self._by_parent[parent]
+        del waiting[orphan]
+        if not waiting:
+            del self._by_parent[parent]
         self._count -= 1
-        for engine_hash in orphan.left:
-            self._unlist(orphan, engine_hash)
 
     def _unlist(self, orphan: Orphan, engine_hash: EngineHash) -> None:
         key = orphan.layer.column, engine_hash

@@ -197,7 +197,7 @@ class Residency:
         if parent is not None:
             place = self._find(layer, parent)
             if place is None:
-                oldest = self._orphans.add(parent, event, layer)
+                oldest = self._orphans.add(event, layer)
                 if oldest is not None:
                     self._skip(oldest.layer, list(oldest.left.elements()), "unknown_parent")
                 return EventOutcome.WAITING, ()

@@ -125,21 +125,29 @@ class TreeShape:
 
     def _tidy(self, node: Node) -> None:
         """Free what nobody needs from `node` upwards, then merge what is left with its
-        only child, and its parent with it. O(nodes freed, and length of what is merged)."""
+        neighbours. O(nodes freed, and length of what is merged)."""
         while not node.needed and node.forward is None and node.parent is not None:
             node = self._free(node)
         if node.forward is None:
-            self._merge(node)
-            # Where the node was merged into its child, that one has its parent now.
-            node = self.settle(node)
-            if node.parent is not None:
-                self._merge(node.parent)
+            self._join(node)
 
-    def _merge(self, node: Node) -> None:
+    def _join(self, node: Node) -> Node:
+        """Merge a node with those below and above it as far as they can be one; returns
+        what it is part of then. O(length of what is merged)."""
+        joined = True
+        while joined:
+            joined = False
+            while self._merge(node):
+                node = self.settle(node)
+            while node.parent is not None and self._merge(node.parent):
+                joined = True
+        return node
+
+    def _merge(self, node: Node) -> bool:
         """Merge a node into its only child, if that is all it has and both can be one."""
         parent = node.parent
         if parent is None or len(node.children) != 1:
-            return
+            return False
         (child,) = node.children.values()
         # A child that is not needed is about to be freed.
         if (
@@ -147,7 +155,7 @@ class TreeShape:
             or not child.needed
             or not self._can_merge(node, child)
         ):
-            return
+            return False
         self._will_merge(node, child)
         child.depth = node.depth
         child.parent = parent
@@ -155,6 +163,7 @@ class TreeShape:
         child.size += node.size
         parent.children[node.edge[:KEY_BYTES]] = child
         self._forward(node, child)
+        return True
 
     def _forward(self, node: Node, to: Node) -> None:
         """A node is gone; who refers to it is led to another. It keeps nothing alive."""

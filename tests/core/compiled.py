@@ -6,13 +6,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from preble_plugin.core import block_keys, walk
+from preble_plugin.core import block_keys, prefix_tree, walk
 
 
 class Implementation(NamedTuple):
     keys: Callable[..., Any]
     walk: Callable[..., Any]
     expect: Callable[..., Any]
+
+    def use(self) -> None:
+        """Let all trees and hashers go by this one from here on."""
+        block_keys.fastest_keys = self.keys
+        prefix_tree.fastest_walk, prefix_tree.fastest_expect = self.walk, self.expect
 
 
 IMPLEMENTATIONS = {
