@@ -61,7 +61,8 @@ class Residency:
         self.columns = 1 << self.column
         """Mask of the columns of all layers."""
         self.main = Layer(self.column, 0, Attention.FULL, 0, GPU)
-        self._main_known = False
+        self.main_known = False
+        """Whether a store has said which group is the main one."""
         self.layers: dict[tuple[int, str], Layer] = {}
         """Layers other than the main one, by group and medium."""
         self._orphans = OrphanStores()
@@ -136,7 +137,7 @@ class Residency:
 
     def set_main(self, group: int) -> Layer:
         """Make the main layer that of this group. O(1)."""
-        self.main.group, self._main_known = group, True
+        self.main.group, self.main_known = group, True
         return self.main
 
     def layer(self, group: int, medium: str, attention: Attention, window_blocks: int) -> Layer:
@@ -150,7 +151,7 @@ class Residency:
         return found
 
     def _known_layer(self, group: int, medium: str) -> Layer | None:
-        if medium == GPU and self._main_known and group == self.main.group:
+        if medium == GPU and self.main_known and group == self.main.group:
             return self.main
         return self.layers.get((group, medium))
 
@@ -159,7 +160,7 @@ class Residency:
         if found is not None:
             return found
         full = event.attention is Attention.FULL
-        if full and event.medium == GPU and not self._main_known:
+        if full and event.medium == GPU and not self.main_known:
             return self.set_main(event.group)
         window = -(-((event.window_tokens or 2) - 1) // self.hasher.block_size)
         return self.layer(event.group, event.medium, event.attention, 0 if full else max(window, 1))

@@ -103,6 +103,7 @@ def capture(tree: PrefixTree, residency: Residency) -> ResidencyCapture:
             layer is residency.main,
         )
         for layer in residency.all_layers
+        if layer is not residency.main or residency.main_known
     ]
     hasher = residency.hasher
     digest = _seed_digest(hasher)

@@ -154,11 +154,15 @@ class Fleet:
         figures = [world.check() for world in self.worlds()]
         assert figures.count(figures[0]) == len(figures), "implementations differ"
 
+    def check_merged(self) -> None:
+        """Nothing may be expected."""
+        for world in self.worlds():
+            check_merged(world.tree)
+
     def check_hits(self, prompt: Prefix) -> None:
         """Nothing may be expected."""
         facts = [naive.hit(prompt) for naive in self.naive]
         for world in self.worlds():
-            check_merged(world.tree)
             found = world.hits(prompt)
             if self.bounded:
                 assert all(map(int.__le__, found, facts)), "a hit that is none"
@@ -300,6 +304,7 @@ class ResidencyMachine(RuleBasedStateMachine):
     @rule(choose=seeds)
     def same_hits(self, choose: random.Random) -> None:
         self.end_all()
+        self.fleet.check_merged()
         for _ in range(8):
             self.fleet.check_hits(drawn_prompt(choose))
 
@@ -325,13 +330,13 @@ def _fastest() -> Iterator[None]:
     list(IMPLEMENTATIONS.values())[-1].use()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_long_random_life_agrees_with_the_naive_cache(seed: int) -> None:
     choose = random.Random(seed)
     fleet = Fleet(3)
     documents = [tuple(choose.choices(range(3), k=40)) for _ in range(6)]
     seen: Counter[int] = Counter()
-    for step in range(2500):
+    for step in range(1500):
         which = choose.randrange(3)
         naive = fleet.naive[which]
         document = choose.choice(documents)
@@ -352,6 +357,7 @@ def test_a_long_random_life_agrees_with_the_naive_cache(seed: int) -> None:
             fleet.clear(which)
         if step % 50 == 0:
             fleet.check()
+            fleet.check_merged()
         fleet.check_hits(prompt)
         seen.update(one.hit(prompt) for one in fleet.naive)
     assert len(seen) > 15, "hits of few lengths only"
