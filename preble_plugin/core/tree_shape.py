@@ -71,7 +71,8 @@ class TreeShape:
 
     def split(self, node: Node, at: int) -> Node:
         """Split a run after its first `at` blocks; returns the upper half, a new
-        node. `node` becomes the lower half, and is freed if nobody needs it.
+        node. `node` becomes the lower half, which is freed if nobody needs it, or merged
+        with its only child where both fit in a node now.
         O(length of the run + columns that hold it)."""
         assert node.parent is not None, "the root has no run to split"
         upper = Node(node.parent, node.edge[: at * KEY_BYTES], at, node.depth)
@@ -83,7 +84,9 @@ class TreeShape:
         upper.children[node.edge[:KEY_BYTES]] = node
         self.nodes += 1
         self._was_split(upper, node)
-        if not node.needed:
+        if node.needed:
+            self._merge(node)
+        else:
             self._free(node)
         return upper
 

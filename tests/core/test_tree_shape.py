@@ -139,6 +139,13 @@ def test_two_nodes_are_merged_only_to_a_bounded_length(lower: int, nodes: int):
     check(made)
 
 
+def test_the_lower_half_of_a_split_becomes_one_with_its_only_child():
+    prompt = long_prompt(LONGEST_EDGE + 10)
+    made = tree([prompt, prompt[: LONGEST_EDGE - 5] + "x"])
+    assert sorted(len(run) for run in runs(made)) == [1, 15, LONGEST_EDGE - 5]
+    check(made)
+
+
 def test_the_room_is_what_is_left_of_the_most_blocks():
     assert tree(["abc"], max_blocks=10).room == 7
 
