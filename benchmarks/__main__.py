@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import churn, dynamo, events, front_ends, placing
+from benchmarks import churn, dynamo, events, front_ends, history, placing
 from benchmarks.measure import machine
 from benchmarks.plot import plot
 from benchmarks.table import table
@@ -52,6 +52,7 @@ def place(quick: bool) -> Iterator[Row]:
                             runs = max(60, runs // max(1, tokens // block // 256))
                             yield placing.cell(shape, replicas, blocks, block, tokens, runs)
     yield placing.packed_tokens(2_048, 300 if quick else 2_000)
+    yield from history.after((0, 2_000) if quick else (0, 100, 1_000, 5_000, 20_000))
 
 
 def select(quick: bool) -> Iterator[Row]:

@@ -91,6 +91,14 @@ def _rest(rows: Iterable[Row]) -> Iterator[str]:
                 f"p50 {row['p50_us']} us, p99 {row['p99_us']} us",
             )
         ],
+        "history": lambda row: [
+            (
+                f"placement of a prefix of 8,000 blocks that {row['requests']:,} requests left "
+                "at random blocks",
+                f"p50 {row['p50_us']} us, booking {row['booked_p50_us']} us, "
+                f"{row['tree_nodes']} nodes",
+            )
+        ],
         "select": lambda row: [
             (
                 f"placement of {row['tokens']:,} tokens / `SelectionService.select`, 8 replicas",
