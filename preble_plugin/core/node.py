@@ -21,6 +21,7 @@ class Node:
         "holders",
         "more_holds",
         "parent",
+        "parted",
         "partial",
         "size",
         "uses",
@@ -36,6 +37,8 @@ class Node:
         """Blocks between the root and the first of this run."""
         self.children: dict[bytes, Node] = {}
         """By the first key of their edge."""
+        self.parted = False
+        """Whether a prompt that ended or went on elsewhere here has split it off."""
         self.holders = 0
         """Mask of the columns that hold every block of the run."""
         self.partial: dict[int, int] | None = None

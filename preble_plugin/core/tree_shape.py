@@ -7,8 +7,11 @@
    nodes above, so a reference to the last node of a run stays valid, and nothing is
    kept for each block.
 3. A node that is not needed is freed, its parents after it. A node and its only child
-   are merged once the same columns hold both, so what past requests divided costs
-   later ones nothing. A node that is gone forwards to where its blocks are (`settle`).
+   are merged once the same columns hold both. Only where prompts parted they stay two,
+   since the next one will part there too, until a prompt parts right beside: so a node
+   costs nothing that many prompts part at, and of those that past prompts left at
+   random a path keeps one. A node that is gone forwards to where its blocks are
+   (`settle`).
 
 What is kept on the nodes is the business of the subclasses, which divide it when a node
 is split and join it when two are merged.
@@ -71,9 +74,9 @@ class TreeShape:
 
     def split(self, node: Node, at: int) -> Node:
         """Split a run after its first `at` blocks; returns the upper half, a new
-        node. `node` becomes the lower half, which is freed if nobody needs it, or merged
-        with its only child where both fit in a node now.
-        O(length of the run + columns that hold it)."""
+        node. `node` becomes the lower half, and is freed if nobody needs it. Both are
+        merged with neighbours that other prompts have split off before.
+        O(length of the runs + columns that hold them)."""
         assert node.parent is not None, "the root has no run to split"
         upper = Node(node.parent, node.edge[: at * KEY_BYTES], at, node.depth)
         node.parent.children[upper.edge[:KEY_BYTES]] = upper
@@ -88,6 +91,8 @@ class TreeShape:
             self._merge(node)
         else:
             self._free(node)
+        self._merge(upper.parent)
+        upper.parted = True
         return upper
 
     def _was_split(self, upper: Node, lower: Node) -> None:
@@ -136,13 +141,22 @@ class TreeShape:
 
     def _join(self, node: Node) -> Node:
         """Merge a node with those below and above it as far as they can be one; returns
-        what it is part of then. O(length of what is merged)."""
+        what it is part of then. Where prompts parted at its end it stays apart from its
+        child, and what others left right beside is merged. O(length of what is merged)."""
         joined = True
         while joined:
             joined = False
-            while self._merge(node):
-                node = self.settle(node)
-            while node.parent is not None and self._merge(node.parent):
+            kept = node.parted and len(node.children) == 1
+            if kept:
+                (child,) = node.children.values()
+                while self._merge(child):
+                    child = self.settle(child)
+            else:
+                while self._merge(node):
+                    node = self.settle(node)
+            while node.parent is not None and (kept or not node.parent.parted):
+                if not self._merge(node.parent):
+                    break
                 joined = True
         return node
 
