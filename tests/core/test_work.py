@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+import random
 import sys
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
-from builders import BLOCK, hashes, place, prompt, scheduler, serve, store
+from builders import BLOCK, place, prompt, scheduler, serve, store
+from counted import calls
 
 from preble_plugin.core import Finished, Remove, Request, Scheduler, Store, Trust
+from preble_plugin.core.block_keys import KEY_BYTES
+from preble_plugin.core.tree_check import check_merged, check_tree
+from preble_plugin.core.tree_shape import LONGEST_EDGE
 from preble_plugin.core.usage import first_use
 
 DOCUMENT_BLOCKS = 112
@@ -19,25 +23,6 @@ PLACE_CALLS = 131
 holder among busy replicas. By Python alone; the compiled loops make fewer."""
 ANSWER_CALLS = 86
 """Those of them until the answer is there."""
-
-
-def calls(work: Callable[[], object]) -> Counter[str]:
-    """Functions that `work` calls, by name."""
-    found: Counter[str] = Counter()
-
-    def note(frame: object, event: str, argument: object) -> None:
-        if event == "call":
-            found[frame.f_code.co_name] += 1  # type: ignore[attr-defined]
-        elif event == "c_call":
-            found[argument.__name__] += 1  # type: ignore[attr-defined]
-
-    sys.setprofile(note)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    found.pop("setprofile", None)
-    return found
 
 
 def busy(replicas: int = 8, documents: int = 16, past: int = 0) -> Scheduler:
@@ -98,15 +83,23 @@ def test_more_replicas_cost_little_more():
     assert many <= few + 64
 
 
-def test_a_walk_looks_at_the_nodes_of_the_path_and_no_others():
+def test_a_placement_looks_at_the_nodes_of_the_path_and_no_others():
     made = busy(documents=64)
-    tree = made._tree
     for number in range(50):
-        place(made, str(number), prompt(3, 2 * number + 1) + prompt(3000 + number, 1), 20.0)
-    keys = made.hasher.prompt_keys(prompt(3, DOCUMENT_BLOCKS))
-    path = tree.match(keys, made._columns).path
-    assert tree.nodes > 2 * len(path) > 80
-    assert [node.depth + node.size for node in path][-1] == DOCUMENT_BLOCKS
+        leaves = prompt(3, 2 * number + 1) + prompt(3000 + number, 1)
+        place(made, str(number), leaves, 20.0, fixed_replica=3)
+    made.settle()
+    tokens = prompt(3, DOCUMENT_BLOCKS)
+    path = made._tree.match(made.hasher.prompt_keys(tokens), made._columns).path
+    assert len(path) == 51
+    for node in [made._tree.root, *path]:
+        for first, child in node.children.items():
+            if child not in path:
+                # What looks at it fails.
+                node.children[first] = object()  # type: ignore[assignment]
+    asked = place(made, "asked", tokens, 20.0, fixed_replica=3)
+    assert asked.cached_tokens == len(tokens) - BLOCK
+    made.settle()
 
 
 def test_ending_what_was_stored_does_not_walk_the_path():
@@ -137,17 +130,97 @@ def test_pages_in_a_row_cost_a_few_calls_together(backwards: bool):
     assert made.status(0.0).tree_blocks == 0
 
 
-def test_a_sequence_that_grows_costs_the_same_at_any_length():
-    made, tokens = scheduler(1), prompt(6, 600)
-    found = []
-    names = hashes(tokens)
-    for block in range(600):
-        parent = names[block - 1] if block else None
-        piece = tokens[block * BLOCK : (block + 1) * BLOCK]
-        event = Store([names[block]], parent, piece, BLOCK)
-        found.append(calls(lambda event=event: made.apply(0, [event], 0.0)).total())
-    assert max(found[1:]) <= 60
-    assert made.status(0.0).tree_nodes == 1
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_sequence_that_grows_costs_the_same_at_any_length(replicas: int):
+    """Calls, and the bytes that each of them may copy: those of a node."""
+    made = Scheduler(1, seed=b"seed" * 4)
+    for replica in range(replicas):
+        made.add_replica(replica)
+
+    def grow(block: int) -> None:
+        for replica in range(replicas):
+            made.apply(replica, [Store([block], block - 1 if block else None, [block], 1)], 0.0)
+
+    found = {}
+    for block in range(2 * LONGEST_EDGE + 500):
+        if block % 500 == 400:
+            found[block] = calls(lambda block=block: grow(block)).total()
+            assert max(node.size for node in made._tree.walk()) <= LONGEST_EDGE
+            assert made.status(0.0).tree_nodes == 1 + block // LONGEST_EDGE
+        else:
+            grow(block)
+    # One of a node's holders comes to hold what another has added: it is merged.
+    assert max(found.values()) - min(found.values()) <= 2, found
+    assert max(found.values()) <= 70 * replicas
+
+
+# -- history -----------------------------------------------------------------------------
+
+LONG_BLOCKS = 8_000
+
+
+def cached(*held: int) -> tuple[Scheduler, bytes]:
+    """Replicas that hold so many blocks of one long prompt; its keys."""
+    made = Scheduler(1, seed=b"seed" * 4)
+    tokens = list(range(LONG_BLOCKS))
+    for replica, blocks in enumerate(held):
+        made.add_replica(replica, capacity_blocks=100_000)
+        made.set_trust(replica, Trust.EXACT)
+        made.apply(replica, [Store(tokens[:blocks], None, tokens[:blocks], 1)], 0.0)
+    return made, made.hasher.prompt_keys(tokens)
+
+
+def leave_at_random(made: Scheduler, keys: bytes, requests: int) -> None:
+    """Requests that leave the long prompt anywhere and end; some of them overlap."""
+    choose = random.Random(1)
+    replicas, started = list(made.replicas), []
+    for number in range(requests):
+        now = 1.0 + 0.01 * number
+        cut = choose.randrange(1, LONG_BLOCKS)
+        asked = keys[: cut * KEY_BYTES] + choose.randbytes(2 * KEY_BYTES)
+        replica = choose.choice(replicas)
+        made.place(Request(f"left {number}", asked, cut + 3, fixed_replica=replica), now)
+        started.append((replica, f"left {number}"))
+        if len(started) > 4:
+            replica, ended = started.pop(choose.randrange(4))
+            made.observe(replica, [Finished(ended, 1)], now)
+    for replica, ended in started:
+        made.observe(replica, [Finished(ended, 1)], 0.01 * requests + 2.0)
+    made.observe(0, [], 0.01 * requests + 10.0)
+
+
+def asking(made: Scheduler, keys: bytes) -> int:
+    """Calls of placing the long prompt itself once more."""
+    for number in range(2):
+        asked = Request(f"asked {number}", keys, LONG_BLOCKS + 1)
+        placed = calls(lambda asked=asked: made.place(asked, 10_000.0))
+        settled = calls(made.settle)
+    return placed.total() + settled.total()
+
+
+@pytest.mark.parametrize("held", [(8000,), (8000, 3000), (8000, 3000, 5500)])
+def test_requests_that_left_a_long_prompt_anywhere_leave_nothing_to_pay_for(held):
+    (few, keys), (many, _) = cached(*held), cached(*held)
+    nodes = many.status(0.0).tree_nodes
+    for made, requests in ((few, 20), (many, 1500)):
+        leave_at_random(made, keys, requests)
+        check_tree(made._tree)
+        check_merged(made._tree)
+        assert made.status(0.0).tree_blocks == LONG_BLOCKS
+    # Where blocks are held alike, no two nodes in a row fit into one.
+    assert many.status(0.0).tree_nodes <= nodes + len(held)
+    assert asking(many, keys) <= asking(few, keys) + 6 * len(held)
+
+
+@pytest.mark.parametrize("held", [(8000,), (8000, 3000)])
+def test_requests_in_flight_cost_what_is_parted_for_them_alone(held):
+    made, keys = cached(*held)
+    before = made.status(0.0).tree_nodes
+    leave_at_random(made, keys, 500)
+    for number in range(10):
+        asked = keys[: (700 * number + 50) * KEY_BYTES]
+        made.place(Request(str(number), asked, 10_000, fixed_replica=0), 20.0)
+    assert made.status(20.0).tree_nodes <= before + len(held) + 10
 
 
 def test_a_request_that_has_ended_leaves_no_object_behind():
