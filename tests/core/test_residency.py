@@ -3,13 +3,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from builders import BLOCK, hashes, prompt, store
+from builders import BLOCK, hashes, place, prompt, scheduler, store
 
-from preble_plugin.core import Attention, BlockHasher, Clear, Remove, Store
+from preble_plugin.core import (
+    Attention,
+    BlockHasher,
+    Clear,
+    Finished,
+    FirstToken,
+    Remove,
+    Scheduler,
+    Store,
+    Trust,
+)
 from preble_plugin.core.hits import usable
 from preble_plugin.core.orphans import ORPHAN_STORES
 from preble_plugin.core.prefix_tree import PrefixTree
-from preble_plugin.core.residency import EventOutcome, Residency
+from preble_plugin.core.residency import (
+    MISSING_BLOCKS,
+    UNPLACED_BLOCKS,
+    EventOutcome,
+    Residency,
+)
+from preble_plugin.core.snapshot import capture, restore
+from preble_plugin.core.status import ReplicaStatus
 from preble_plugin.core.tree_check import check_residency, check_tree
 
 
@@ -225,3 +242,227 @@ def test_another_group_may_speak_before_full_attention_does():
     cache, tokens = Cache(), prompt(1, 4)
     cache.apply(sliding(tokens, [2, 3]), store(tokens, group=0))
     assert cache.hit(tokens) == 4
+
+
+# -- several hashes of a block -----------------------------------------------------------
+
+
+def again(tokens: list[int], first: int = 100) -> Store:
+    """A store of the same blocks under other hashes."""
+    blocks = len(tokens) // BLOCK
+    return Store(list(range(first, first + blocks)), None, tokens, BLOCK)
+
+
+def test_a_block_stored_again_under_its_second_hash_is_gone_with_its_last():
+    cache, tokens = Cache(), prompt(1, 3)
+    first, second = store(tokens), again(tokens)
+    cache.apply(first, second, Remove(first.hashes[2:]), second)
+    cache.apply(*(Remove([one]) for one in second.hashes for _ in range(2)))
+    assert (cache.hit(tokens), cache.residency.copies) == (2, 2)
+    cache.apply(Remove(first.hashes[:2]))
+    assert (cache.hit(tokens), cache.tree.blocks, cache.residency.copies) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_hashes_of_a_block_are_removed_in_any_order(backwards: bool):
+    cache, tokens = Cache(), prompt(1, 3)
+    named = [store(tokens), again(tokens), again(tokens, 200)]
+    cache.apply(*named)
+    hits = []
+    for one in named[::-1] if backwards else named:
+        cache.apply(Remove(one.hashes))
+        hits.append(cache.hit(tokens))
+    assert hits == [3, 3, 0]
+
+
+def test_a_sequence_goes_on_below_either_hash_of_a_block():
+    cache, tokens = Cache(), prompt(1, 4)
+    cache.apply(store(tokens[: 2 * BLOCK]), again(tokens[: 2 * BLOCK]))
+    cache.apply(Store([300], 101, tokens[2 * BLOCK : 3 * BLOCK], BLOCK))
+    cache.apply(Store([400], 300, tokens[3 * BLOCK :], BLOCK))
+    assert cache.hit(tokens) == 4
+
+
+# -- several layers ----------------------------------------------------------------------
+
+
+def test_a_store_in_a_slower_medium_goes_on_below_a_block_of_the_gpu():
+    cache, tokens = Cache(), prompt(1, 3)
+    cache.apply(store(tokens), Remove(hashes(tokens)[2:]), store(tokens, 2, medium="CPU"))
+    assert cache.worth(tokens) == (3, 2.75)
+    assert cache.residency.copies == 2
+    cache.apply(Remove(hashes(tokens)[2:], medium="CPU"))
+    assert cache.hit(tokens) == 2
+
+
+def test_a_medium_is_restored_as_itself():
+    cache, tokens, other = Cache(), prompt(1, 3), Cache()
+    cache.apply(store(tokens), Remove(hashes(tokens)[2:]), store(tokens, 2, medium="CPU"))
+    restore(other.tree, other.residency, capture(cache.tree, cache.residency).encode())
+    assert (other.worth(tokens), other.residency.copies) == ((3, 2.75), 2)
+    other.apply(Remove(hashes(tokens)[2:], medium="CPU"))
+    assert other.hit(tokens) == 2
+
+
+def test_a_group_without_places_and_blocks_of_several_hashes_go_together():
+    cache, tokens = Cache(), prompt(1, 2)
+    block, below = tokens[:BLOCK], tokens[BLOCK:]
+    window = {"group": 1, "attention": Attention.SLIDING_WINDOW, "window_tokens": 3}
+    outcomes = cache.apply(
+        Store([1], None, block, BLOCK),
+        Store([1], None, block, BLOCK, **window),
+        Store([2], None, block, BLOCK, **window),
+        Store([2], None, block, BLOCK),
+        Store([3], 2, below, BLOCK),
+    )
+    assert outcomes[2] is EventOutcome.WAITING
+    assert {*outcomes[:2], *outcomes[3:]} == {EventOutcome.APPLIED}
+    assert [len(layer.index) for layer in cache.residency.all_layers] == [3, 2]
+    cache.apply(Remove([1, 2], group=1), Remove([1, 2, 3]))
+    assert cache.tree.blocks == 0
+
+
+def test_hashes_that_wait_for_their_block_are_bounded_and_the_oldest_are_missing():
+    cache = Cache()
+    window = {"group": 1, "attention": Attention.SLIDING_WINDOW, "window_tokens": 3}
+    cache.apply(Store(list(range(UNPLACED_BLOCKS + 3)), None, [], BLOCK, **window))
+    (layer,) = cache.residency.layers.values()
+    assert (len(layer.unplaced), 2 in layer.unplaced, 3 in layer.unplaced) == (
+        UNPLACED_BLOCKS,
+        False,
+        True,
+    )
+    assert (cache.residency.missing_blocks, cache.residency.complete) == (3, False)
+    cache.apply(Remove([0, 1, 2], group=1))
+    assert cache.residency.complete
+
+
+# -- at the cap --------------------------------------------------------------------------
+
+
+def status(made: Scheduler, replica: int = 0) -> ReplicaStatus:
+    return made.status(0.0).replicas[replica]
+
+
+def full(replicas: int = 2) -> tuple[Scheduler, list[int]]:
+    """A tree that is full of one prompt, which replica 0 holds."""
+    made, tokens = scheduler(replicas, max_tree_blocks=20), prompt(1, 20)
+    made.apply(0, [store(tokens)], 0.0)
+    return made, tokens
+
+
+def test_a_full_tree_holds_for_a_replica_what_another_holds():
+    made, tokens = full()
+    assert made.apply(1, [store(tokens)], 0.0) == 0
+    assert (status(made, 1).resident_blocks, status(made, 1).trust) == (20, Trust.EXACT)
+
+
+def test_a_full_tree_holds_as_much_of_a_store_as_it_has():
+    made, tokens = full()
+    assert made.apply(1, [store(tokens[: 8 * BLOCK] + prompt(2, 4))], 0.0) == 1
+    assert (status(made, 1).resident_blocks, status(made, 1).missing_blocks) == (8, 4)
+    assert made.status(0.0).tree_nodes == 1
+
+
+@pytest.mark.parametrize("extra", [0, 5])
+def test_a_request_in_a_full_tree_expects_its_own_blocks_alone(extra: int):
+    made, tokens = full()
+    place(made, "asked", tokens[: 8 * BLOCK] + prompt(2, extra), fixed_replica=1)
+    made.settle()
+    assert status(made, 1).expected_blocks == 8
+    check_tree(made._tree)
+
+
+def test_a_request_that_a_full_tree_knows_nothing_of_expects_nothing():
+    made, _ = full()
+    place(made, "asked", prompt(2, 5), fixed_replica=1)
+    made.settle()
+    assert status(made, 1).expected_blocks == 0
+    made.observe(1, [Finished("asked", 1)], 0.1)
+    check_tree(made._tree)
+
+
+def test_a_request_in_a_full_tree_draws_no_other_prompt_to_its_replica():
+    made, tokens = full()
+    place(made, "asked", tokens[: 8 * BLOCK] + prompt(2, 5), 1.0, fixed_replica=1)
+    made.observe(1, [FirstToken("asked", 0)], 1.1)
+    whole = place(made, "whole", [*tokens, 1], 1.3, fixed_replica=1)
+    assert whole.cached_tokens == 8 * BLOCK
+    assert place(made, "free", [*tokens, 1], 1.4).replica == 0
+
+
+def test_a_full_tree_has_room_again_when_a_prompt_is_gone():
+    made, tokens = full()
+    made.apply(0, [Remove(hashes(tokens))], 0.0)
+    assert made.apply(1, [store(prompt(2, 20))], 0.0) == 0
+    assert status(made, 1).resident_blocks == 20
+
+
+# -- trust -------------------------------------------------------------------------------
+
+
+SKIPPED = {
+    "block size": Store([1, 2], None, prompt(5, 2)[:16], 8),
+    "no tokens": Store([1, 2], None, [], BLOCK),
+    "wrong length": Store([1, 2], None, prompt(5, 1), BLOCK),
+    "token id": Store([1, 2], None, [-1] * 2 * BLOCK, BLOCK),
+}
+
+
+@pytest.mark.parametrize("cause", SKIPPED)
+def test_a_replica_with_a_store_that_was_skipped_is_not_exact_until_it_is_removed(cause: str):
+    made = scheduler(1)
+    made.apply(0, [store(prompt(1, 2)), SKIPPED[cause]], 0.0)
+    assert (status(made).trust, status(made).missing_blocks) == (Trust.REBUILDING, 2)
+    made.apply(0, [Remove([1])], 0.0)
+    assert (status(made).trust, status(made).missing_blocks) == (Trust.REBUILDING, 1)
+    assert made.apply(0, [Remove([2])], 0.0) == 0
+    assert (status(made).trust, status(made).missing_blocks) == (Trust.EXACT, 0)
+
+
+def test_a_replica_whose_store_was_skipped_twice_is_exact_after_as_many_removals():
+    made = scheduler(1)
+    made.apply(0, [SKIPPED["block size"]] * 2, 0.0)
+    made.apply(0, [Remove([1, 2])], 0.0)
+    assert status(made).trust is Trust.REBUILDING
+    made.apply(0, [Remove([1, 2])], 0.0)
+    assert status(made).trust is Trust.EXACT
+
+
+def test_a_replica_with_a_store_that_was_skipped_is_exact_when_its_cache_is_cleared():
+    made = scheduler(1)
+    made.apply(0, [SKIPPED["block size"], Clear()], 0.0)
+    assert (status(made).trust, status(made).missing_blocks) == (Trust.EXACT, 0)
+
+
+def test_a_removal_from_one_medium_leaves_what_is_missing_in_another():
+    made = scheduler(1)
+    skipped = Store([1], None, [-1] * BLOCK, BLOCK, medium="CPU")
+    made.apply(0, [store(prompt(1, 1)), skipped, Remove([1])], 0.0)
+    assert status(made).trust is Trust.REBUILDING
+    made.apply(0, [Remove([1], medium="CPU")], 0.0)
+    assert status(made).trust is Trust.EXACT
+
+
+def test_a_replica_that_misses_more_than_is_remembered_is_not_exact_until_it_is_cleared():
+    made, many = scheduler(1), list(range(MISSING_BLOCKS + 1))
+    made.apply(0, [Store(many, None, [1], BLOCK)], 0.0)
+    made.apply(0, [Remove(many)], 0.0)
+    assert (status(made).trust, status(made).missing_blocks) == (Trust.REBUILDING, 0)
+    made.apply(0, [Clear()], 0.0)
+    assert status(made).trust is Trust.EXACT
+
+
+def test_a_store_that_is_skipped_makes_no_stream_better_than_it_is():
+    made = scheduler(1)
+    made.set_trust(0, Trust.GAPPED)
+    made.apply(0, [SKIPPED["block size"]], 0.0)
+    assert status(made).trust is Trust.GAPPED
+
+
+def test_stores_that_wait_are_seen():
+    made, tokens = scheduler(1), prompt(1, 4)
+    made.apply(0, [store(tokens, 2), store(tokens, 3)], 0.0)
+    assert (status(made).waiting_stores, status(made).resident_blocks) == (2, 0)
+    made.apply(0, [store(tokens[: 2 * BLOCK])], 0.0)
+    assert (status(made).waiting_stores, status(made).resident_blocks) == (0, 5)
