@@ -37,6 +37,13 @@ def test_what_one_column_alone_held_is_freed_when_it_is_cleared():
     check(made)
 
 
+def test_a_run_is_not_merged_with_one_that_is_about_to_be_freed():
+    made = tree(["abcd", "abxy"], ["a"])
+    made.clear(0)
+    assert (runs(made), made.blocks) == (["ab"], 2)
+    check(made)
+
+
 def test_a_column_that_is_cleared_holds_no_block_and_no_more_of_one():
     made = tree(["abcd"], ["abcd"])
     made.hold_again(0, block(made, "abcd"), 2)
@@ -357,9 +364,10 @@ def test_runs_that_are_expected_stay_apart_until_they_are_not(prompt: str):
 def test_a_merge_keeps_the_later_uses_of_the_two():
     made = parted(["abcd"], ["abcd"])
     upper, lower = block(made, "ab"), block(made, "abcd")
-    upper.uses, lower.uses = {0: 7 << 40, 1: 3 << 40}, {0: 6 << 40, 2: 1 << 40}
+    upper.uses = {0: 7 << 40, 1: 3 << 40, 2: 4 << 40}
+    lower.uses = {0: 6 << 40, 1: 5 << 40, 3: 1 << 40}
     release(made, 0, "abxy", 2)
-    assert block(made, "abcd").uses == {0: 7 << 40, 1: 3 << 40, 2: 1 << 40}
+    assert block(made, "abcd").uses == {0: 7 << 40, 1: 5 << 40, 2: 4 << 40, 3: 1 << 40}
 
 
 def test_a_merge_keeps_the_uses_of_the_upper_run_where_the_lower_has_none():
@@ -390,6 +398,13 @@ def test_touching_a_prompt_with_a_hole_makes_the_rest_of_it_recent():
     release(made, 0, "abc")
     made.touch(block(made, "abcd"), 0)
     assert evicted(made, 0) == ["uv", "u", "abcd", "ab", "a"]
+
+
+def test_a_block_that_comes_back_leaves_its_run_where_it_was():
+    made = tree(["abcd", "uv"])
+    release(made, 0, "ab")
+    made.hold_run(0, block(made, "ab"), 1, 1)
+    assert evicted(made, 0) == ["abcd", "abc", "ab", "a", "uv", "u"]
 
 
 def test_what_has_no_block_left_is_in_no_order():

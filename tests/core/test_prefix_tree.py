@@ -178,6 +178,16 @@ def test_a_request_that_ends_leaves_what_later_ones_expect():
     assert runs(made) == []
 
 
+def test_a_request_that_ends_leaves_what_later_ones_expect_of_the_same_run():
+    made = tree([])
+    first = expect(made, 0, "abcd")
+    hold(made, 0, "abcd")
+    release(made, 0, "abcd", 2)
+    expect(made, 0, "abcd")
+    made.unexpect(first, 0)
+    assert (levels(made, "abcd"), made.expected_blocks) == ([4], {0: 2})
+
+
 def test_a_later_request_that_ends_first_leaves_nothing_of_what_was_stored():
     made = tree([])
     first = expect(made, 0, "abcd")

@@ -322,6 +322,15 @@ def test_a_group_without_places_and_blocks_of_several_hashes_go_together():
     assert cache.tree.blocks == 0
 
 
+def test_a_hash_that_is_removed_while_it_waits_for_its_block_is_not_held_when_it_comes():
+    cache, tokens = Cache(), prompt(1, 4)
+    cache.apply(store(tokens[:BLOCK]), sliding(tokens, [1, 2]))
+    assert cache.apply(Remove([hashes(tokens)[2]], group=1)) == [EventOutcome.APPLIED]
+    cache.apply(store(tokens, 1))
+    (layer,) = cache.residency.layers.values()
+    assert list(layer.index) == [hashes(tokens)[1]]
+
+
 def test_hashes_that_wait_for_their_block_are_bounded_and_the_oldest_are_missing():
     cache = Cache()
     window = {"group": 1, "attention": Attention.SLIDING_WINDOW, "window_tokens": 3}

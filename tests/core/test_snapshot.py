@@ -170,6 +170,14 @@ def test_a_snapshot_fits_into_a_full_tree_that_has_its_blocks():
     assert other.residency.complete
 
 
+def test_what_follows_blocks_that_do_not_fit_is_missing_whatever_the_tree_has():
+    """The tree's only block after the first looks like one that comes later."""
+    cache, other = Cache(store(DOCUMENT), store(BRANCH, 3)), Cache(others=1, max_blocks=4)
+    other.replicas[1].apply(store(DOCUMENT[:BLOCK] + BRANCH[3 * BLOCK :]))
+    other.restore(cache.snapshot())
+    assert (other.residency.copies, other.residency.missing_blocks) == (1, 8)
+
+
 def test_a_replica_whose_snapshot_does_not_fit_is_not_exact():
     big, small = scheduler(1), scheduler(1, max_tree_blocks=4)
     big.apply(0, [store(DOCUMENT)], 0.0)
@@ -314,6 +322,15 @@ def test_a_damaged_snapshot_is_an_error_or_a_sound_residency(name: str):
         other.residency.close()
         assert other.tree.blocks == 0
     assert refused > 50
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_count_that_counts_nothing_is_left_out(count: int):
+    record = msgspec.msgpack.decode(Cache(store(DOCUMENT)).snapshot())
+    record[5][0][5:7] = [[hashes(DOCUMENT)[0], count]], [[5, count]]
+    other = Cache()
+    other.restore(msgspec.msgpack.encode(record))
+    assert other.holding() == Cache(store(DOCUMENT)).holding()
 
 
 def test_bytes_that_are_damaged_anywhere_are_an_error_or_a_sound_residency():
