@@ -126,6 +126,7 @@ class HeldTree(TreeShape):
                 if not self.room:
                     break
                 node = self.split(node, offset)
+                offset = node.size
         self._join_path(node, depth)
         return Held(node, position // KEY_BYTES, before)
 

@@ -87,6 +87,8 @@ class PrefixTree(HeldTree):
         if match.in_last:
             path[-1] = self.split(path[-1], match.in_last)
             match.in_last = 0
+            if len(path) > 1 and path[-2].forward is not None:
+                del path[-2]
         node = path[-1] if path else self.root
         new = keys[match.blocks * KEY_BYTES :]
         if new and len(new) <= self.room * KEY_BYTES:

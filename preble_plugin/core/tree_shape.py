@@ -75,7 +75,8 @@ class TreeShape:
     def split(self, node: Node, at: int) -> Node:
         """Split a run after its first `at` blocks; returns the upper half, a new
         node. `node` becomes the lower half, and is freed if nobody needs it. Both are
-        merged with neighbours that other prompts have split off before.
+        merged with neighbours that other prompts have split off before: the upper one may
+        then begin where its parent began, which is gone.
         O(length of the runs + columns that hold them)."""
         assert node.parent is not None, "the root has no run to split"
         upper = Node(node.parent, node.edge[: at * KEY_BYTES], at, node.depth)
