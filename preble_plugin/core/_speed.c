@@ -168,7 +168,8 @@ keys(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     PyObject *result = NULL;
-    if (size < 1 || factors.len / (Py_ssize_t)sizeof(uint64_t) != size) {
+    if (size < 1 || factors.len / (Py_ssize_t)sizeof(uint64_t) != size ||
+        (uintptr_t)factors.buf % sizeof(uint64_t) != 0) {
         PyErr_SetString(PyExc_ValueError, "one factor for each token of a block");
     }
     else if (PyList_Check(tokens) || PyTuple_Check(tokens)) {
@@ -219,6 +220,21 @@ slot(PyObject *node, int which)
     return (PyObject **)((char *)node + slot_offsets[which]);
 }
 
+/* A slot's value, owned by the caller: what is called meanwhile may write to the slot.
+ * NULL with AttributeError for an empty one. */
+static PyObject *
+slot_value(PyObject *node, int which)
+{
+    PyObject *value = *slot(node, which);
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, slot_names[which]);
+        return NULL;
+    }
+    Py_INCREF(value);
+    return value;
+}
+
+/* Takes over the reference to `value`. */
 static inline void
 set_slot(PyObject *node, int which, PyObject *value)
 {
@@ -226,6 +242,64 @@ set_slot(PyObject *node, int which, PyObject *value)
     PyObject *before = *place;
     *place = value;
     Py_XDECREF(before);
+}
+
+/* The value of an int in *value: 0, or -1 with TypeError or OverflowError. Only exact
+ * ints are read, so that no other code runs. */
+static int
+as_int64(PyObject *object, int64_t *value)
+{
+    if (!PyLong_CheckExact(object)) {
+        PyErr_Format(PyExc_TypeError, "an int is needed, not %.100s", Py_TYPE(object)->tp_name);
+        return -1;
+    }
+    int overflow;
+    long long found = PyLong_AsLongLongAndOverflow(object, &overflow);
+    if (overflow) {
+        PyErr_SetString(PyExc_OverflowError, "an int is over 64 bits");
+        return -1;
+    }
+    *value = found;
+    return 0;
+}
+
+/* The low 64 bits of a mask of columns in a slot: 0, or -1 with an exception. */
+static int
+slot_mask(PyObject *node, int which, uint64_t *mask)
+{
+    PyObject *value = slot_value(node, which);
+    if (value == NULL) {
+        return -1;
+    }
+    int is_int = PyLong_CheckExact(value);
+    if (is_int) {
+        *mask = PyLong_AsUnsignedLongLongMask(value);
+    }
+    else {
+        PyErr_Format(PyExc_TypeError, "%s is no int", slot_names[which]);
+    }
+    Py_DECREF(value);
+    return is_int ? 0 : -1;
+}
+
+/* A number of blocks in a slot: 0, or -1 with an exception. Their sums over a path do
+ * not overflow. */
+static int
+slot_blocks(PyObject *node, int which, Py_ssize_t *blocks)
+{
+    PyObject *value = slot_value(node, which);
+    if (value == NULL) {
+        return -1;
+    }
+    int64_t found;
+    int result = as_int64(value, &found);
+    Py_DECREF(value);
+    if (result == 0 && (found < 0 || found > INT32_MAX)) {
+        PyErr_Format(PyExc_ValueError, "%s is no number of blocks", slot_names[which]);
+        return -1;
+    }
+    *blocks = result == 0 ? (Py_ssize_t)found : 0;
+    return result;
 }
 
 static PyObject *
@@ -240,7 +314,8 @@ bind(PyObject *module, PyObject *type)
         if (member == NULL) {
             return NULL;
         }
-        if (!Py_IS_TYPE(member, &PyMemberDescr_Type)) {
+        if (!Py_IS_TYPE(member, &PyMemberDescr_Type) ||
+            ((PyMemberDescrObject *)member)->d_member->type != T_OBJECT_EX) {
             PyErr_Format(PyExc_TypeError, "%s is no slot", slot_names[which]);
             Py_DECREF(member);
             return NULL;
@@ -259,12 +334,6 @@ is_node(PyObject *object)
     if (node_type == NULL || !Py_IS_TYPE(object, node_type)) {
         PyErr_SetString(PyExc_TypeError, "not a node, or bind(Node) was not called");
         return 0;
-    }
-    for (int which = 0; which < SLOTS; which++) {
-        if (*slot(object, which) == NULL) {
-            PyErr_SetString(PyExc_AttributeError, slot_names[which]);
-            return 0;
-        }
     }
     return 1;
 }
@@ -285,17 +354,21 @@ walk(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (alive == UINT64_MAX && PyErr_Occurred()) {
         return NULL;
     }
-    PyObject *path = PyList_New(0), *drops = PyList_New(0);
+    PyObject *path = PyList_New(0), *drops = PyList_New(0), *children = NULL;
     if (path == NULL || drops == NULL) {
         goto fail;
     }
-    PyObject *children = *slot(args[0], CHILDREN);
+    children = slot_value(args[0], CHILDREN);
+    if (children == NULL) {
+        goto fail;
+    }
     while (position + 8 <= end && !in_last) {
         PyObject *key = PyBytes_FromStringAndSize(keys + position, 8);
         if (key == NULL) {
             goto fail;
         }
         PyObject *child = PyDict_GetItemWithError(children, key);
+        Py_XINCREF(child);
         Py_DECREF(key);
         if (child == NULL) {
             if (PyErr_Occurred()) {
@@ -303,12 +376,18 @@ walk(PyObject *module, PyObject *const *args, Py_ssize_t count)
             }
             break;
         }
-        if (!is_node(child) || PyList_Append(path, child) < 0) {
+        int taken = is_node(child) ? PyList_Append(path, child) : -1;
+        Py_DECREF(child); /* the path keeps it */
+        if (taken < 0) {
             goto fail;
         }
-        PyObject *edge = *slot(child, EDGE);
+        PyObject *edge = slot_value(child, EDGE);
+        if (edge == NULL) {
+            goto fail;
+        }
         if (!PyBytes_Check(edge) || PyBytes_GET_SIZE(edge) < 8) {
             PyErr_SetString(PyExc_TypeError, "a node without keys");
+            Py_DECREF(edge);
             goto fail;
         }
         Py_ssize_t whole = PyBytes_GET_SIZE(edge), left = end - position, matched = whole;
@@ -323,9 +402,12 @@ walk(PyObject *module, PyObject *const *args, Py_ssize_t count)
             matched = 8 * alike;
             in_last = alike;
         }
-        uint64_t held = PyLong_AsUnsignedLongLongMask(*slot(child, HOLDERS)) |
-                        PyLong_AsUnsignedLongLongMask(*slot(child, EXPECTED));
-        uint64_t dropped = alive & ~held;
+        Py_DECREF(edge);
+        uint64_t holders, expected;
+        if (slot_mask(child, HOLDERS, &holders) < 0 || slot_mask(child, EXPECTED, &expected) < 0) {
+            goto fail;
+        }
+        uint64_t dropped = alive & ~(holders | expected);
         if (dropped) {
             alive ^= dropped;
             PyObject *drop =
@@ -338,10 +420,15 @@ walk(PyObject *module, PyObject *const *args, Py_ssize_t count)
             Py_DECREF(drop);
         }
         position += matched;
-        children = *slot(child, CHILDREN);
+        Py_SETREF(children, slot_value(child, CHILDREN));
+        if (children == NULL) {
+            goto fail;
+        }
     }
+    Py_DECREF(children);
     return Py_BuildValue("(NnnKN)", path, position / 8, in_last, (unsigned long long)alive, drops);
 fail:
+    Py_XDECREF(children);
     Py_XDECREF(path);
     Py_XDECREF(drops);
     return NULL;
@@ -349,115 +436,209 @@ fail:
 
 #define COUNT_BITS 20
 #define MOST_USES (((int64_t)1 << COUNT_BITS) - 1)
+#define EPOCHS ((int64_t)1 << 22)
 
-/* Count a use in a node's `uses`: usage.counted. */
-static int
-count_use(PyObject *node, PyObject *column, PyObject *first_use)
+/* The counter `use` after one more, which alone would be `first`: usage.count_use. */
+static int64_t
+counted_use(int64_t use, int64_t first)
 {
-    PyObject *uses = *slot(node, USES);
-    if (uses == Py_None) {
-        uses = PyDict_New();
-        if (uses == NULL) {
-            return -1;
-        }
-        set_slot(node, USES, uses);
-        return PyDict_SetItem(uses, column, first_use);
-    }
-    PyObject *known = PyDict_GetItemWithError(uses, column);
-    if (known == NULL) {
-        return PyErr_Occurred() ? -1 : PyDict_SetItem(uses, column, first_use);
-    }
-    int64_t use = PyLong_AsLongLong(known), first = PyLong_AsLongLong(first_use);
-    if (PyErr_Occurred()) {
-        return -1;
-    }
-    int64_t age = (first >> 2 * COUNT_BITS) - (use >> 2 * COUNT_BITS);
+    int64_t age = ((first >> 2 * COUNT_BITS) - (use >> 2 * COUNT_BITS)) & (EPOCHS - 1);
     int64_t counted = use >> COUNT_BITS & MOST_USES;
     if (age == 0) {
-        use += counted < MOST_USES ? (int64_t)1 << COUNT_BITS : 0;
+        return use + (counted < MOST_USES ? (int64_t)1 << COUNT_BITS : 0);
     }
-    else {
-        use = age == 1 ? (first | counted) : first;
+    return age == 1 ? (first | counted) : first;
+}
+
+/* A dict of a slot that is None where it is empty, owned by the caller: made if it is
+ * None and `make`, else None. NULL with an exception. */
+static PyObject *
+slot_dict(PyObject *node, int which, int make)
+{
+    PyObject *found = slot_value(node, which);
+    if (found == NULL || PyDict_CheckExact(found) || (found == Py_None && !make)) {
+        return found;
     }
-    PyObject *value = PyLong_FromLongLong(use);
-    if (value == NULL) {
+    if (found != Py_None) {
+        PyErr_Format(PyExc_TypeError, "%s is no dict", slot_names[which]);
+        Py_DECREF(found);
+        return NULL;
+    }
+    Py_SETREF(found, PyDict_New());
+    if (found != NULL) {
+        Py_INCREF(found);
+        set_slot(node, which, found);
+    }
+    return found;
+}
+
+/* The int in a dict of ints by column: 1, 0 where there is none, -1 with an exception. */
+static int
+dict_int64(PyObject *dict, PyObject *column, int64_t *value)
+{
+    PyObject *found = PyDict_GetItemWithError(dict, column);
+    if (found == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    return as_int64(found, value) < 0 ? -1 : 1;
+}
+
+static int
+set_dict_int64(PyObject *dict, PyObject *column, int64_t value)
+{
+    PyObject *number = PyLong_FromLongLong(value);
+    if (number == NULL) {
         return -1;
     }
-    int result = PyDict_SetItem(uses, column, value);
-    Py_DECREF(value);
+    int result = PyDict_SetItem(dict, column, number);
+    Py_DECREF(number);
     return result;
 }
 
-/* Blocks of a partly held node that `column` holds. */
-static Py_ssize_t
-held_blocks(PyObject *node, PyObject *column)
+/* Count a use in a node's `uses`: usage.count_use. */
+static int
+count_use(PyObject *node, PyObject *column, PyObject *first_use, int64_t first)
 {
-    PyObject *partial = *slot(node, PARTIAL);
-    if (partial == Py_None) {
-        return 0;
+    PyObject *uses = slot_dict(node, USES, 1);
+    if (uses == NULL) {
+        return -1;
+    }
+    int64_t use;
+    int known = dict_int64(uses, column, &use);
+    int result = known;
+    if (known >= 0) {
+        result = known ? set_dict_int64(uses, column, counted_use(use, first))
+                       : PyDict_SetItem(uses, column, first_use);
+    }
+    Py_DECREF(uses);
+    return result;
+}
+
+/* Blocks of a partly held node that `column` holds: 0, or -1 with an exception. */
+static int
+held_blocks(PyObject *node, PyObject *column, Py_ssize_t *blocks)
+{
+    *blocks = 0;
+    PyObject *partial = slot_dict(node, PARTIAL, 0);
+    if (partial == NULL || partial == Py_None) {
+        Py_XDECREF(partial);
+        return partial == NULL ? -1 : 0;
     }
     PyObject *bitmap = PyDict_GetItemWithError(partial, column);
+    Py_XINCREF(bitmap);
+    Py_DECREF(partial);
     if (bitmap == NULL) {
         return PyErr_Occurred() ? -1 : 0;
     }
-    PyObject *counted = PyObject_CallMethod(bitmap, "bit_count", NULL);
+    PyObject *counted = NULL;
+    if (PyLong_CheckExact(bitmap)) {
+        counted = PyObject_CallMethod(bitmap, "bit_count", NULL);
+    }
+    else {
+        PyErr_SetString(PyExc_TypeError, "a bitmap is no int");
+    }
+    Py_DECREF(bitmap);
     if (counted == NULL) {
         return -1;
     }
-    Py_ssize_t count = PyLong_AsSsize_t(counted);
+    int64_t count;
+    int result = as_int64(counted, &count);
     Py_DECREF(counted);
-    return count;
+    *blocks = result == 0 ? (Py_ssize_t)count : 0;
+    return result;
 }
 
-/* Let a node that lacks blocks be expected; its blocks that are so anew. */
-static Py_ssize_t
-expect_node(PyObject *node, PyObject *column, uint64_t bit, PyObject *begun, Py_ssize_t held)
+/* Let a node be expected by one request more, of which `held` blocks are there. Adds
+ * the blocks that are so anew to *blocks: 0, or -1 with an exception. */
+static int
+expect_node(PyObject *node, PyObject *column, uint64_t bit, PyObject *begun, Py_ssize_t held,
+            Py_ssize_t *blocks)
 {
-    PyObject *expecting = *slot(node, EXPECTING);
-    if (expecting == Py_None) {
-        expecting = PyDict_New();
-        if (expecting == NULL) {
-            return -1;
-        }
-        set_slot(node, EXPECTING, expecting);
+    uint64_t mask;
+    Py_ssize_t size;
+    if (slot_mask(node, EXPECTED, &mask) < 0 || slot_blocks(node, SIZE, &size) < 0) {
+        return -1;
     }
-    else if (PyLong_AsUnsignedLongLongMask(*slot(node, EXPECTED)) & bit) {
-        PyObject *waiting = PyDict_GetItemWithError(expecting, column);
-        if (waiting == NULL) {
-            if (!PyErr_Occurred()) {
-                PyErr_SetString(PyExc_KeyError, "expected by nobody");
-            }
-            return -1;
-        }
-        PyObject *more = PyLong_FromLongLong(PyLong_AsLongLong(waiting) + 1);
-        if (more == NULL || PyErr_Occurred() || PyDict_SetItem(expecting, column, more) < 0) {
-            Py_XDECREF(more);
-            return -1;
-        }
-        Py_DECREF(more);
-        return 0;
+    PyObject *expecting = slot_dict(node, EXPECTING, 1);
+    if (expecting == NULL) {
+        return -1;
     }
-    PyObject *own = PyLong_FromUnsignedLongLong(bit);
-    PyObject *expected = own ? PyNumber_Or(*slot(node, EXPECTED), own) : NULL;
+    int result;
+    if (mask & bit) {
+        int64_t waiting;
+        result = dict_int64(expecting, column, &waiting);
+        if (result == 0 || (result > 0 && waiting == INT64_MAX)) {
+            PyErr_SetString(result ? PyExc_OverflowError : PyExc_KeyError, "requests expecting");
+            result = -1;
+        }
+        else if (result > 0) {
+            result = set_dict_int64(expecting, column, waiting + 1);
+        }
+        Py_DECREF(expecting);
+        return result;
+    }
+    result = PyDict_SetItem(expecting, column, begun);
+    Py_DECREF(expecting);
+    if (result < 0) {
+        return -1;
+    }
+    PyObject *before = slot_value(node, EXPECTED);
+    PyObject *own = before ? PyLong_FromUnsignedLongLong(bit) : NULL;
+    PyObject *expected = own ? PyNumber_Or(before, own) : NULL;
+    Py_XDECREF(before);
     Py_XDECREF(own);
-    if (expected == NULL || PyDict_SetItem(expecting, column, begun) < 0) {
-        Py_XDECREF(expected);
+    if (expected == NULL) {
         return -1;
     }
     set_slot(node, EXPECTED, expected);
-    return PyLong_AsSsize_t(*slot(node, SIZE)) - held;
+    *blocks += size - held;
+    return 0;
+}
+
+/* Count a request's use of one node, and expect what of it is missing. */
+static int
+book_node(PyObject *node, PyObject *column, uint64_t bit, PyObject *first_use, int64_t first,
+          PyObject *begun, PyObject *recent, Py_ssize_t *depth, Py_ssize_t *blocks)
+{
+    uint64_t holders;
+    Py_ssize_t held = 0;
+    if (!is_node(node) || count_use(node, column, first_use, first) < 0 ||
+        slot_mask(node, HOLDERS, &holders) < 0) {
+        return -1;
+    }
+    int whole = (holders & bit) != 0;
+    if (!whole && held_blocks(node, column, &held) < 0) {
+        return -1;
+    }
+    if (whole || held) {
+        PyObject *moved = PyObject_CallOneArg(recent, node);
+        if (moved == NULL) {
+            return -1;
+        }
+        Py_DECREF(moved);
+    }
+    if (whole) {
+        return 0;
+    }
+    return slot_blocks(node, DEPTH, depth) < 0
+               ? -1
+               : expect_node(node, column, bit, begun, held, blocks);
 }
 
 /* (depth, blocks): see walk.plain_expect. */
 static PyObject *
 expect(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 5 || !PyList_Check(args[0]) || !PyLong_Check(args[1])) {
+    if (count != 5 || !PyList_Check(args[0])) {
         PyErr_SetString(PyExc_TypeError, "expect(path, column, first_use, begun, recent)");
         return NULL;
     }
-    PyObject *path = args[0], *column = args[1], *recent = args[4];
-    long place = PyLong_AsLong(column);
+    PyObject *path = args[0], *column = args[1];
+    int64_t place, first, begun;
+    if (as_int64(column, &place) < 0 || as_int64(args[2], &first) < 0 ||
+        as_int64(args[3], &begun) < 0) {
+        return NULL;
+    }
     if (place < 0 || place > 63) {
         PyErr_SetString(PyExc_ValueError, "a column from 0 to 63");
         return NULL;
@@ -465,29 +646,18 @@ expect(PyObject *module, PyObject *const *args, Py_ssize_t count)
     uint64_t bit = (uint64_t)1 << place;
     Py_ssize_t depth = -1, blocks = 0;
     for (Py_ssize_t i = PyList_GET_SIZE(path) - 1; i >= 0; i--) {
+        /* The size is read anew: `recent` may run any code. */
+        if (i >= PyList_GET_SIZE(path)) {
+            PyErr_SetString(PyExc_RuntimeError, "the path changed while it was read");
+            return NULL;
+        }
         PyObject *node = PyList_GET_ITEM(path, i);
-        if (!is_node(node) || count_use(node, column, args[2]) < 0) {
+        Py_INCREF(node);
+        int booked =
+            book_node(node, column, bit, args[2], first, args[3], args[4], &depth, &blocks);
+        Py_DECREF(node);
+        if (booked < 0) {
             return NULL;
-        }
-        int whole = (PyLong_AsUnsignedLongLongMask(*slot(node, HOLDERS)) & bit) != 0;
-        Py_ssize_t held = whole ? 0 : held_blocks(node, column);
-        if (held < 0) {
-            return NULL;
-        }
-        if (whole || held) {
-            PyObject *moved = PyObject_CallOneArg(recent, node);
-            if (moved == NULL) {
-                return NULL;
-            }
-            Py_DECREF(moved);
-        }
-        if (!whole) {
-            depth = PyLong_AsSsize_t(*slot(node, DEPTH));
-            Py_ssize_t more = expect_node(node, column, bit, args[3], held);
-            if (more < 0) {
-                return NULL;
-            }
-            blocks += more;
         }
     }
     return Py_BuildValue("(nn)", depth, blocks);

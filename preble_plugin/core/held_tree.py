@@ -349,8 +349,7 @@ class HeldTree(TreeShape):
             if kept.uses is None:
                 kept.uses = {}
             for column, use in gone.uses.items():
-                known = kept.uses.get(column)
-                kept.uses[column] = use if known is None else later_use(known, use)
+                kept.uses[column] = later_use(use, kept.uses.get(column, use))
         if gone.more_holds:
             kept.more_holds = kept.more_holds or {}
             for column, counts in gone.more_holds.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from builders import BLOCK
 from compiled import IMPLEMENTATIONS
 
 from preble_plugin.core.block_keys import BlockHasher
@@ -131,5 +130,67 @@ def test_columns_beyond_the_compiled_ones_are_walked_all_the_same():
             assert alone == levels[column]
 
 
-def test_the_block_size_of_the_tests_is_not_one_that_hides_a_mistake():
-    assert BLOCK != 1
+compiled = pytest.mark.skipif("compiled" not in IMPLEMENTATIONS, reason="built without a compiler")
+
+
+def held_path(nodes: int) -> list[Node]:
+    path = [Node(None, b"k" * 8, 1, depth) for depth in range(nodes)]
+    for node in path:
+        node.holders = 1
+    return path
+
+
+@compiled
+def test_a_path_that_shrinks_while_it_is_booked_is_refused():
+    path = held_path(5)
+    with pytest.raises(RuntimeError, match="path changed"):
+        IMPLEMENTATIONS["compiled"].expect(path, 0, 0, 1, lambda node: path.clear())
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("slot", "value", "error"),
+    [
+        ("size", -1, ValueError),
+        ("size", 2**70, OverflowError),
+        ("depth", -1, ValueError),
+        ("depth", None, TypeError),
+        ("holders", None, TypeError),
+        ("expected", "1", TypeError),
+        ("partial", {0: None}, TypeError),
+        ("partial", [], TypeError),
+        ("uses", {0: 2**63}, OverflowError),
+        ("uses", {0: None}, TypeError),
+    ],
+)
+def test_a_slot_that_cannot_be_read_is_an_error_of_its_own(slot, value, error):
+    node = Node(None, b"k" * 8, 1, 0)
+    setattr(node, slot, value)
+    with pytest.raises(error):
+        IMPLEMENTATIONS["compiled"].expect([node], 0, 0, 1, lambda node: None)
+
+
+@compiled
+@pytest.mark.parametrize(("first", "begun"), [(2**63, 1), (0, 2**63), (None, 1), (0, None)])
+def test_counters_that_the_compiled_loop_cannot_read_change_nothing(first, begun):
+    node = Node(None, b"k" * 8, 1, 0)
+    with pytest.raises((OverflowError, TypeError)):
+        IMPLEMENTATIONS["compiled"].expect([node], 0, first, begun, lambda node: None)
+    assert (node.uses, node.expecting, node.expected) == (None, None, 0)
+
+
+@compiled
+def test_requests_that_expect_a_node_do_not_wrap():
+    node = Node(None, b"k" * 8, 1, 0)
+    node.expected, node.expecting = 1, {0: 2**63 - 1}
+    with pytest.raises(OverflowError):
+        IMPLEMENTATIONS["compiled"].expect([node], 0, 0, 1, lambda node: None)
+    assert node.expecting == {0: 2**63 - 1}
+
+
+@compiled
+def test_a_slot_that_was_emptied_is_an_error():
+    node = Node(None, b"k" * 8, 1, 0)
+    del node.depth
+    with pytest.raises(AttributeError):
+        IMPLEMENTATIONS["compiled"].expect([node], 0, 0, 1, lambda node: None)
