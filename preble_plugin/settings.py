@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     policy: str = "e2"
     """Placement policy, by its name in the entry-point group `preble.policies`."""
-    window_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 180.0
+    window_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 180.0
     """The window H over which use of prefixes and work is counted, in seconds."""
     receipts: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
     """How many decisions `preble explain` can look back."""

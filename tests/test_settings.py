@@ -57,11 +57,11 @@ def test_an_unknown_key_that_resembles_nothing_lists_what_there_is() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"window_seconds": "long"}, r"'window_seconds' takes a number above 0.*got 'long'"),
-        ({"window_seconds": 0}, r"'window_seconds' takes a number above 0"),
-        ({"window_seconds": float("inf")}, r"'window_seconds' takes a number above 0"),
-        ({"window_seconds": float("nan")}, r"'window_seconds' takes a number above 0"),
-        ({"window_seconds": True}, r"'window_seconds' takes a number above 0"),
+        ({"window_seconds": "long"}, r"'window_seconds' takes a number from 1.*got 'long'"),
+        ({"window_seconds": 0.99}, r"'window_seconds' takes a number from 1"),
+        ({"window_seconds": float("inf")}, r"'window_seconds' takes a number from 1"),
+        ({"window_seconds": float("nan")}, r"'window_seconds' takes a number from 1"),
+        ({"window_seconds": True}, r"'window_seconds' takes a number from 1"),
         ({"receipts": -1}, r"'receipts' takes a whole number from 0"),
         ({"receipts": 1.5}, r"'receipts' takes a whole number"),
         ({"policy": 3}, r"'policy' takes a string, got 3"),

@@ -15,6 +15,8 @@ from typing import Final
 
 import msgspec
 
+from preble_plugin.core.request import check_seconds
+
 MARGIN_SECONDS: Final = 1.0
 """What a request may take from its placement until its engine counts it, and how long
 an engine must have been still."""
@@ -22,7 +24,8 @@ an engine must have been still."""
 
 class LoadReport(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """One replica at one moment. Sums run since its engine started; those that an
-    engine does not keep stay 0, and nothing is learned from them."""
+    engine does not keep stay 0, and nothing is learned from them. Raises ValueError
+    for seconds that are NaN or infinite."""
 
     as_of: float
     """When it was taken: seconds, on the scheduler's monotonic clock."""
@@ -43,6 +46,10 @@ class LoadReport(msgspec.Struct, frozen=True, array_like=True, omit_defaults=Tru
     decode_tokens: int = 0
     """Tokens that the steps produced, where that is more than one for each request
     and step (speculation); else 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("as_of", "prefill_seconds", "decode_seconds"):
+            check_seconds(name, getattr(self, name))
 
     @property
     def idle(self) -> bool:

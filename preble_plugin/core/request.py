@@ -12,9 +12,14 @@ says blocks.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
+
+from preble_plugin.core.block_keys import KEY_BYTES
+
+MAX_SECONDS: Final = 1e15
+"""Times are less than this in size: 30 million years."""
 
 ReplicaId: TypeAlias = int | str
 """A replica's name: the data-parallel rank, or `backend/rank` behind a router."""
@@ -25,7 +30,8 @@ class Request(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
 
     `keys` holds one 64-bit block key for each full block of the prompt, packed
     little-endian (`BlockHasher.prompt_keys`); it is empty where the prompt has
-    no token ids (prompt embeddings), and the request is then placed by load.
+    no token ids (prompt embeddings), and the request is then placed by load. Raises
+    ValueError for a length that is no multiple of 8 bytes.
     """
 
     request_id: str
@@ -42,6 +48,13 @@ class Request(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     reads_cache: bool = True
     """False where the engine skips its prefix cache for this request
     (vLLM: `skip_reading_prefix_cache`): hits are then zero."""
+
+    def __post_init__(self) -> None:
+        if len(self.keys) % KEY_BYTES:
+            raise ValueError(
+                f"keys takes {KEY_BYTES} bytes for each block, got {len(self.keys)} bytes; "
+                "make them with BlockHasher.prompt_keys()"
+            )
 
 
 class Placement(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -79,3 +92,13 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 Outcome: TypeAlias = FirstToken | Finished
+
+
+def check_seconds(name: str, seconds: float) -> None:
+    """Raise ValueError, naming the argument, for a time that is NaN, infinite, or
+    `MAX_SECONDS` or more in size. O(1)."""
+    if not -MAX_SECONDS < seconds < MAX_SECONDS:
+        raise ValueError(
+            f"{name} takes a finite number of seconds below {MAX_SECONDS:g}, got {seconds!r}; "
+            "pass what time.monotonic() says"
+        )

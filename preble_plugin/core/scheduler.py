@@ -17,6 +17,7 @@ goes out but return values. Not thread-safe.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from preble_plugin.core.block_keys import BlockHasher
 from preble_plugin.core.bookings import Bookings
@@ -29,13 +30,23 @@ from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.receipts import Receipt, ReceiptRing, WouldBe
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.report import LoadReport
-from preble_plugin.core.request import FirstToken, Outcome, Placement, ReplicaId, Request
+from preble_plugin.core.request import (
+    FirstToken,
+    Outcome,
+    Placement,
+    ReplicaId,
+    Request,
+    check_seconds,
+)
 from preble_plugin.core.residency import EventOutcome
 from preble_plugin.core.shadow import ShadowCount
 from preble_plugin.core.snapshot import ResidencyCapture, capture, restore
 from preble_plugin.core.status import SchedulerStatus, Trust
 from preble_plugin.core.time_model import TimeModel
 from preble_plugin.core.view import Fleet, PlacementView
+
+MIN_WINDOW_SECONDS: Final = 1.0
+MAX_WINDOW_SECONDS: Final = 86_400.0
 
 
 class NoReplicaError(LookupError):
@@ -46,8 +57,13 @@ class Scheduler:
     """Places requests on replicas by Preble's E2 or another policy.
 
     `block_size` is the engine's, in tokens. `policy` is a name (`policies.registry`),
-    or a policy made already, which must serve no other scheduler. Raises `ValueError`
-    for an unknown name, with those there are.
+    or a policy made already, which must serve no other scheduler. `window_seconds` is
+    the window H, from 1 s to a day. Raises `ValueError` for a window outside that, and
+    for an unknown policy, with those there are.
+
+    Times are seconds on any clock that does not jump, the wall clock or a monotonic one.
+    Every method that takes a time raises `ValueError` for one that is NaN or infinite,
+    and has then changed nothing.
     """
 
     def __init__(
@@ -60,6 +76,11 @@ class Scheduler:
         receipts: int = 10_000,
         max_tree_blocks: int = 8_000_000,
     ) -> None:
+        if not MIN_WINDOW_SECONDS <= window_seconds <= MAX_WINDOW_SECONDS:
+            raise ValueError(
+                f"window_seconds takes {MIN_WINDOW_SECONDS:g} to {MAX_WINDOW_SECONDS:g} seconds, "
+                f"got {window_seconds!r}; 180 is the default"
+            )
         self.hasher = BlockHasher(block_size, seed)
         self.block_size = block_size
         self._policy = load_policy(policy) if isinstance(policy, str) else policy
@@ -144,8 +165,9 @@ class Scheduler:
         Raises `NoReplicaError`. O(prompt blocks hashed by the caller + nodes on
         the path + replicas), independent of history.
         """
+        check_seconds("now", now)
         if not self._replicas:
-            raise NoReplicaError("there is no replica yet: set_replicas() comes first")
+            raise NoReplicaError("no replicas: call add_replica() first")
         fixed = request.fixed_replica
         if fixed is not None and fixed not in self._replicas:
             raise NoReplicaError(f"replica {fixed!r} is not among {list(self._replicas)}")
@@ -178,6 +200,7 @@ class Scheduler:
         the policy decides as if it were asked: the receipt keeps what it would have
         chosen. What the policy raises then comes out of here, with the request booked.
         """
+        check_seconds("now", now)
         if replica not in self._replicas:
             return
         view = self._view(request, now)
@@ -192,6 +215,7 @@ class Scheduler:
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """What one message of the engine said of requests on `replica`. Those that
         are not in flight are ignored. O(outcomes + paths of those finished)."""
+        check_seconds("now", now)
         self.settle()
         first: list[FirstToken] = []
         for outcome in outcomes:
@@ -210,6 +234,7 @@ class Scheduler:
         tokens and ends, and releases requests whose ends were lost, whose ids it
         returns. Those of unknown replicas, and such as are not newer than the last, are
         ignored. O(1), for an idle report O(requests in flight)."""
+        check_seconds("now", now)
         self.settle()
         known = self._replicas.get(replica)
         if known is None or not known.reported(report, now):
@@ -278,6 +303,7 @@ class Scheduler:
 
     def status(self, now: float) -> SchedulerStatus:
         """The whole as numbers. O(requests in flight + replicas)."""
+        check_seconds("now", now)
         self.settle()
         return SchedulerStatus(
             policy=self._policy.name,

@@ -28,7 +28,7 @@ SILENCE_SECONDS: Final = 10.0
 _MOST_APART: Final = 1.25
 """How many times more, or less, an engine may have computed than its first tokens say."""
 
-_NEVER: Final = LoadReport(float("-inf"), 0, 0)
+_NEVER: Final = LoadReport(0.0, 0, 0)
 _NOTHING: Final = (0, 0, 0, 0)
 
 

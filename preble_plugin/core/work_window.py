@@ -25,8 +25,6 @@ class WorkWindow:
     __slots__ = ("_buckets", "_closed", "_newest", "_per_second", "_slot")
 
     def __init__(self, seconds: float) -> None:
-        if not 0.0 < seconds < float("inf"):
-            raise ValueError(f"the window must be a positive number of seconds, got {seconds}")
         self._per_second = _BUCKETS / seconds
         self._slot: int | None = None
         self._buckets = [[0] * 7 for _ in range(_BUCKETS)]

@@ -26,6 +26,13 @@ def test_a_report_travels_as_a_short_array():
     assert msgspec.msgpack.decode(sent, type=LoadReport) == report
 
 
+@pytest.mark.parametrize("field", ["as_of", "prefill_seconds", "decode_seconds"])
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), float("-inf")])
+def test_seconds_that_are_no_number_are_refused_by_name(field, seconds):
+    with pytest.raises(ValueError, match=f"{field} takes a finite number of seconds"):
+        LoadReport(**{"as_of": 1.0, "running": 0, "waiting": 0, field: seconds})
+
+
 @pytest.mark.parametrize(("running", "waiting"), [(1, 0), (0, 1)])
 def test_an_engine_that_has_a_request_is_not_idle(running, waiting):
     assert not LoadReport(5.0, running, waiting).idle

@@ -4,18 +4,21 @@ import random
 
 import pytest
 from builders import BLOCK, hashes, place, prompt, request, scheduler, serve, store
+from compiled import IMPLEMENTATIONS
 
 from preble_plugin.core import (
     Attention,
     Clear,
     Finished,
     FirstToken,
+    LoadReport,
     NoReplicaError,
     Remove,
     Request,
     Scheduler,
     Store,
     Trust,
+    prefix_tree,
 )
 from preble_plugin.core.policies.protocol import Choice, View
 from preble_plugin.core.tree_check import check_tree
@@ -110,7 +113,7 @@ def test_a_fixed_replica_that_is_not_there_is_named():
 
 
 def test_without_a_replica_there_is_no_placement():
-    with pytest.raises(NoReplicaError):
+    with pytest.raises(NoReplicaError, match=r"^no replicas: call add_replica\(\) first$"):
         place(scheduler(0), "a", prompt(1, 2))
 
 
@@ -404,3 +407,55 @@ def test_a_replica_that_goes_takes_what_was_just_placed_with_it():
     replica = made.place(Request("r", b"", 10), 0.0).replica
     made.remove_replica(replica)
     assert made.status(0.0).in_flight == 0
+
+
+@pytest.mark.parametrize("window", [0.0, 0.99, -180.0, 86_401.0, float("inf"), float("nan")])
+def test_a_window_out_of_bounds_is_refused_by_name(window):
+    with pytest.raises(ValueError, match=r"window_seconds takes 1 to 86400 seconds, got .*default"):
+        Scheduler(BLOCK, window_seconds=window)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
+@pytest.mark.parametrize("window", [1.0, 180.0, 86_400.0])
+@pytest.mark.parametrize("start", [-5.0, 1.0e7, 1.7e9, 2.0**22 * 86_400.0 - 1.0, 9.9e14])
+def test_requests_are_placed_alike_whatever_the_clock_says(
+    implementation, window, start, monkeypatch
+):
+    monkeypatch.setattr(prefix_tree, "fastest_walk", implementation.walk)
+    monkeypatch.setattr(prefix_tree, "fastest_expect", implementation.expect)
+
+    def life(start: float) -> list[tuple[object, int]]:
+        made, places = scheduler(3, capacity=60, window_seconds=window), []
+        for number in range(60):
+            tokens = prompt(number % 7, 20 + number % 5, extra=3)
+            placed = serve(made, str(number), tokens, start + number / 8, seconds=1 / 16)
+            places.append((placed.replica, placed.cached_tokens))
+        check_tree(made._tree)
+        made.observe(0, [], start + 100.0)
+        assert sum(one.expected_blocks for one in made.status(start + 100.0).replicas) == 0
+        return places
+
+    assert life(start) == life(0.0)
+
+
+TIMES = {
+    "place": lambda made, now: place(made, "b", prompt(2, 30), now),
+    "dispatched": lambda made, now: made.dispatched(request(made, "a", prompt(1, 30)), 1, now),
+    "observe": lambda made, now: made.observe(0, [FirstToken("a", 0), Finished("a", 1)], now),
+    "report": lambda made, now: made.report(0, LoadReport(20.0, 0, 0), now),
+    "status": lambda made, now: made.status(now),
+}
+
+
+@pytest.mark.parametrize("now", [float("nan"), float("inf"), float("-inf"), 1e15])
+@pytest.mark.parametrize("method", TIMES)
+def test_a_time_that_is_no_number_is_refused_and_changes_nothing(method, now):
+    made = scheduler(2, capacity=100)
+    place(made, "a", prompt(1, 30), 1.0, fixed_replica=0)
+    before, receipts = made.status(2.0), made.explain("a")
+
+    with pytest.raises(ValueError, match="now takes a finite number of seconds"):
+        TIMES[method](made, now)
+
+    assert (made.status(2.0), made.explain("a")) == (before, receipts)
+    check_tree(made._tree)
