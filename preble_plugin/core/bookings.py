@@ -3,17 +3,24 @@
 1. A placement books its request on a replica: load, expected blocks, use of the
    prefix in the window.
 2. Its first token frees the prefill share of the load, teaches the time model,
-   and audits the predicted hit against the engine's own number.
+   and audits the predicted hit against the engine's own number. Each of these
+   happens once, however often the token is reported.
 3. Its end frees the rest. A finished request's blocks are the most recently
    used of the replica's cache again, as in the engine's own LRU; an aborted
    one that had no token yet leaves no expectation behind.
-4. An end that was lost is made up for when the replica says that it is still.
+4. Outcomes count on the replica that the request is booked on. Those that another
+   replica reports are ignored: they are of an attempt that moved on.
+5. An end that was lost is made up for when the replica says that it is still. Where no
+   replica says so, the oldest of more than `MAX_IN_FLIGHT` requests is taken as lost.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final
+
+import msgspec
 
 from preble_plugin.core.active_blocks import ActiveBlocks
 from preble_plugin.core.candidate import ReplicaCandidate
@@ -21,15 +28,21 @@ from preble_plugin.core.node import Node
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.receipts import CandidateReceipt, Receipt, ReceiptRing
 from preble_plugin.core.replica import Replica
-from preble_plugin.core.request import Finished, FirstToken, Request
+from preble_plugin.core.request import Finished, FirstToken, Outcome, Request
 from preble_plugin.core.status import Trust
 from preble_plugin.core.usage import Placements, first_use
 
+MAX_IN_FLIGHT: Final = 262_144
+"""Requests in flight on all replicas together. Fleets run fewer; without a bound, each end
+that nobody reports would stay for ever where replicas send no load reports."""
 
-class _Booking(NamedTuple):
+
+class _Booking(msgspec.Struct):
     replica: Replica
     receipt: Receipt
     keys: bytes
+    started: bool
+    """Whether its first token was reported."""
 
 
 class Bookings:
@@ -39,8 +52,9 @@ class Bookings:
         self._tree = tree
         self._receipts = receipts
         self._window_seconds = window_seconds
-        self._in_flight: dict[str, _Booking] = {}
+        self._in_flight: OrderedDict[str, _Booking] = OrderedDict()
         self._active: ActiveBlocks | None = None
+        self.max_in_flight = MAX_IN_FLIGHT
         self.placements = 0
         self.lately = Placements(window_seconds)
         """Those of the window."""
@@ -97,34 +111,47 @@ class Bookings:
         replica.placements += 1
         self.placements += 1
         self._receipts.add(receipt, candidates)
-        self._in_flight[request_id] = _Booking(replica, receipt, request.keys)
+        self._in_flight[request_id] = _Booking(replica, receipt, request.keys, started)
         if self._active is not None:
             self._active.begin(request_id, replica.name, request.keys)
+        if len(self._in_flight) > self.max_in_flight:
+            self._lose(next(iter(self._in_flight)), now)
 
-    def first_tokens(self, outcomes: Sequence[FirstToken], now: float) -> None:
-        """The first tokens of one engine output message."""
-        known: list[FirstToken] = []
-        replica: Replica | None = None
+    def observe(self, replica: Replica, outcomes: Sequence[Outcome], now: float) -> None:
+        """What one engine message of `replica` reports, in order. O(outcomes + paths of
+        those finished)."""
+        first: list[FirstToken] = []
         for outcome in outcomes:
             booking = self._in_flight.get(outcome.request_id)
-            if booking is None:
+            if booking is None or booking.replica is not replica:
                 continue
-            known.append(outcome)
-            replica = booking.replica
-            if outcome.timed:
-                booking.receipt.first_token_seconds = now - booking.receipt.time
-            if outcome.cached_tokens is not None:
-                booking.receipt.actual_cached_tokens = outcome.cached_tokens
-                replica.audit(booking.receipt.predicted_cached_tokens, outcome.cached_tokens)
-        if replica is not None:
-            replica.load.first_token(known, now)
+            if isinstance(outcome, FirstToken):
+                if self._first_token(booking, outcome, now):
+                    first.append(outcome)
+                continue
+            if first:
+                replica.load.first_token(first, now)
+                first = []
+            self._finish(booking, outcome, now)
+        if first:
+            replica.load.first_token(first, now)
 
-    def finish(self, outcome: Finished, now: float) -> None:
-        """A request left the engine. O(path)."""
+    def _first_token(self, booking: _Booking, outcome: FirstToken, now: float) -> bool:
+        """Whether this is the first report of it. A later one may bring the hit."""
+        receipt, cached_tokens = booking.receipt, outcome.cached_tokens
+        if cached_tokens is not None and receipt.actual_cached_tokens is None:
+            receipt.actual_cached_tokens = cached_tokens
+            booking.replica.audit(receipt.predicted_cached_tokens, cached_tokens)
+        if booking.started:
+            return False
+        booking.started = True
+        if outcome.timed:
+            receipt.first_token_seconds = now - receipt.time
+        return True
+
+    def _finish(self, booking: _Booking, outcome: Finished, now: float) -> None:
         request_id = outcome.request_id
-        booking = self._in_flight.pop(request_id, None)
-        if booking is None:
-            return
+        del self._in_flight[request_id]
         replica, receipt = booking.replica, booking.receipt
         receipt.output_tokens = outcome.output_tokens
         receipt.finish = "aborted" if outcome.aborted else "finished"
@@ -133,23 +160,25 @@ class Bookings:
         else:
             replica.load.finished(request_id, outcome.output_tokens, now)
             replica.output_lengths.observe(outcome.output_tokens)
+        booking.started |= outcome.output_tokens > 0
         self._left(request_id, booking, now, outcome.events_tell)
 
     def lose(self, replica: Replica, now: float) -> list[str]:
         """All requests in flight on a replica are gone from it, and nobody said so:
         their ids. O(requests in flight on all, and the paths of these)."""
-        lost: list[str] = []
         if not (replica.load.waiting or replica.load.running):
-            return lost
-        for request_id, booking in list(self._in_flight.items()):
-            if booking.replica is replica:
-                del self._in_flight[request_id]
-                booking.receipt.finish = "lost"
-                replica.load.drop(request_id, now)
-                replica.lost_requests += 1
-                self._left(request_id, booking, now, events_tell=True)
-                lost.append(request_id)
+            return []
+        lost = [name for name, one in self._in_flight.items() if one.replica is replica]
+        for request_id in lost:
+            self._lose(request_id, now)
         return lost
+
+    def _lose(self, request_id: str, now: float) -> None:
+        booking = self._in_flight.pop(request_id)
+        booking.receipt.finish = "lost"
+        booking.replica.load.drop(request_id, now)
+        booking.replica.lost_requests += 1
+        self._left(request_id, booking, now, events_tell=True)
 
     def _left(self, request_id: str, booking: _Booking, now: float, events_tell: bool) -> None:
         """What a request leaves behind in the cache it was on."""
@@ -160,7 +189,7 @@ class Bookings:
         leaf = replica.expectations.leaf(request_id)
         if leaf is not None:
             self._tree.touch(leaf, replica.column)
-        if receipt.finish == "aborted" and receipt.first_token_seconds is None:
+        if receipt.finish == "aborted" and not booking.started:
             replica.expectations.end(request_id)
         elif events_tell and replica.trust is Trust.EXACT:
             replica.expectations.finish(request_id, now)

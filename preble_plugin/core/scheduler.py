@@ -31,7 +31,6 @@ from preble_plugin.core.receipts import Receipt, ReceiptRing, WouldBe
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.report import LoadReport
 from preble_plugin.core.request import (
-    FirstToken,
     Outcome,
     Placement,
     ReplicaId,
@@ -194,7 +193,8 @@ class Scheduler:
     ) -> None:
         """Account for a request that the engine's own dispatch sent to `replica`.
 
-        One already booked elsewhere moves there; unknown replicas are ignored.
+        One already booked elsewhere moves there; one sent to an unknown replica is booked
+        nowhere.
         `started` says that it has had its first token: told again after a
         restart, it counts as load and teaches the time model nothing. With `shadow`
         the policy decides as if it were asked: the receipt keeps what it would have
@@ -202,6 +202,7 @@ class Scheduler:
         """
         check_seconds("now", now)
         if replica not in self._replicas:
+            self._withdraw(request.request_id, now)
             return
         view = self._view(request, now)
         chosen = view.candidates[self.replicas.index(replica)]
@@ -213,19 +214,15 @@ class Scheduler:
             self._book(view, chosen, "engine", started, would_be)
 
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
-        """What one message of the engine said of requests on `replica`. Those that
-        are not in flight are ignored. O(outcomes + paths of those finished)."""
+        """What one message of the engine on `replica` says of its requests. Outcomes of
+        requests that are not in flight there, as of those that moved to another replica
+        since, are ignored; so what comes of several replicas takes a call for each. A
+        first token counts once. O(outcomes + paths of those finished)."""
         check_seconds("now", now)
         self.settle()
-        first: list[FirstToken] = []
-        for outcome in outcomes:
-            if isinstance(outcome, FirstToken):
-                first.append(outcome)
-            else:
-                self._bookings.first_tokens(first, now)
-                first = []
-                self._bookings.finish(outcome, now)
-        self._bookings.first_tokens(first, now)
+        known = self._replicas.get(replica)
+        if known is not None:
+            self._bookings.observe(known, outcomes, now)
         # Here rather than in `place`, where it would be waited for.
         self._awaited.expire(now)
 
@@ -324,15 +321,20 @@ class Scheduler:
         """The decision as it stands once what ends by itself has ended, and all that
         an earlier request of this id left: ending expectations frees and merges
         nodes, so it comes before the tree is walked."""
+        self._withdraw(request.request_id, now)
+        match = self._tree.match(request.keys, self._columns)
+        return PlacementView(request, self._fleet, match, self.block_size, now)
+
+    def _withdraw(self, request_id: str, now: float) -> None:
+        """End the expectations that are due, and all that an earlier request of this id
+        left."""
         self.settle()
         awaited = self._awaited
         if awaited.due and awaited.due[0][0] <= now:
             awaited.expire(now)
-        self._bookings.withdraw(request.request_id, now)
-        if request.request_id in awaited.by_request:
-            awaited.end(request.request_id)
-        match = self._tree.match(request.keys, self._columns)
-        return PlacementView(request, self._fleet, match, self.block_size, now)
+        self._bookings.withdraw(request_id, now)
+        if request_id in awaited.by_request:
+            awaited.end(request_id)
 
     def _decide(self, view: PlacementView) -> tuple[ReplicaCandidate, str]:
         """Where a request is to run, and by which rule. Nothing is booked."""

@@ -60,6 +60,7 @@ class _Call:
 
     __slots__ = (
         "answer",
+        "booked",
         "future",
         "internal_id",
         "pending",
@@ -76,6 +77,8 @@ class _Call:
         self.future: asyncio.Future[Any] | None = None
         self.answer: Placement | Unplaced = Unplaced("not_ready")
         self.replica: str | None = None
+        self.booked: str | None = None
+        """Where the scheduler has it: `replica`, or the one before where none was chosen."""
         self.routed = False
         self.refusals: Counter[str] = Counter()
         """By replica, the ends to come that say only that it was turned down."""
@@ -126,6 +129,7 @@ class Placing:
             pending.future.add_done_callback(partial(self._decided, call))
             call.answer = answer = self._place(call.request)
             call.replica = str(answer.replica) if isinstance(answer, Placement) else None
+            call.booked = call.replica or call.booked
             self._count(answer.branch if isinstance(answer, Placement) else answer.cause)
         return call.answer
 
@@ -184,7 +188,7 @@ class Placing:
         elif call in self._calls.get(call.internal_id, ()):
             replica = future.result().replica_id.unique_id
             if replica != call.replica:
-                call.replica = replica
+                call.replica = call.booked = replica
                 self.frontend.dispatched(call.request, replica, self._shadow)
 
     def _forgotten(self, call: _Call) -> None:
@@ -204,5 +208,6 @@ class Placing:
             calls.remove(call)
             if not calls:
                 del self._calls[call.internal_id]
-            end = Finished(call.request.request_id, 0, aborted)
-            self.frontend.observe(call.replica or "", [end], time.monotonic())
+            if call.booked is not None:
+                end = Finished(call.request.request_id, 0, aborted)
+                self.frontend.observe(call.booked, [end], time.monotonic())

@@ -89,9 +89,9 @@ class Journey:
         answer = pool.frontend.place_now(self._request)
         if isinstance(answer, Placement):
             pool.metrics.placed(answer, self._request.prompt_tokens, time.perf_counter() - began)
+            self._replica = answer.replica
             found = pool.where(answer.replica)
             if found is not None:
-                self._replica = answer.replica
                 return found
             answer = Unplaced("no_replica")
         pool.metrics.fallback(answer)

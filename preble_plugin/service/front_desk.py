@@ -115,9 +115,11 @@ class FrontDesk:
             case messages.Place(serial, request):
                 return (self._place(front_end, serial, request),)
             case messages.Observed(replica, outcomes, time):
+                in_flight = front_end.in_flight
                 for outcome in outcomes:
-                    if type(outcome) is Finished:
-                        front_end.in_flight.pop(outcome.request_id, None)
+                    request_id = outcome.request_id
+                    if type(outcome) is Finished and in_flight.get(request_id) == replica:
+                        del in_flight[request_id]
                 self.host.observe(replica, outcomes, time)
             case messages.Dispatched(request, replica, started, shadow):
                 self._withdraw(front_end, request.request_id)

@@ -75,11 +75,11 @@ class Recording:
         elif request.prompt_tokens and not self._writer.full:
             self._open[request.request_id] = _Open(request, block_size, replica, now)
 
-    def observe(self, outcomes: Sequence[Outcome], now: float) -> None:
-        """What an engine said at `now`. O(outcomes)."""
+    def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
+        """What the engine on `replica` said at `now` of the requests there. O(outcomes)."""
         for outcome in outcomes:
             known = self._open.get(outcome.request_id)
-            if known is None:
+            if known is None or known.replica != replica:
                 continue
             if isinstance(outcome, Finished):
                 del self._open[outcome.request_id]

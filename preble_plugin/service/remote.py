@@ -133,9 +133,12 @@ class RemoteFrontend:
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """Pass on what one engine output message said."""
         for outcome in outcomes:
+            known = self._in_flight.get(outcome.request_id)
+            if known is None or known.replica != replica:
+                continue
             if type(outcome) is Finished:
-                self._in_flight.pop(outcome.request_id, None)
-            elif known := self._in_flight.get(outcome.request_id):
+                del self._in_flight[outcome.request_id]
+            else:
                 known.started = True
         self._tell(messages.Observed(replica, list(outcomes), now))
 

@@ -151,7 +151,7 @@ class SchedulerHost:
     def observe(self, replica: ReplicaId, outcomes: Sequence[Outcome], now: float) -> None:
         """Take in what the engine said at `now` of requests on `replica`."""
         if self._recording is not None:
-            self._recording.observe(outcomes, now)
+            self._recording.observe(replica, outcomes, now)
         if self.scheduler is not None:
             self.scheduler.observe(replica, outcomes, now)
 

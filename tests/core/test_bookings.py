@@ -1,4 +1,4 @@
-"""Ends that were lost: what a replica's own reports release."""
+"""What outcomes do to what was booked, and what becomes of ends that were lost."""
 
 from __future__ import annotations
 
@@ -145,3 +145,125 @@ def test_a_first_token_told_again_with_the_hit_audits_and_keeps_its_time():
     receipt = made.explain("a")[0]
     assert (receipt.first_token_seconds, receipt.actual_cached_tokens) == (0.5, 0)
     assert status(made, 14.0).audited_requests == 1
+
+
+def running(made: Scheduler, now: float = 20.0) -> list[int]:
+    return [one.running for one in made.status(now).replicas]
+
+
+def expected(made: Scheduler, now: float = 20.0) -> list[int]:
+    return [one.expected_blocks for one in made.status(now).replicas]
+
+
+# -- the replica that reports ------------------------------------------------------------
+
+
+OF_REQUEST = [FirstToken("a", 0), Finished("a", 4), Finished("a", 0, aborted=True)]
+
+
+def moved_from_0_to_1() -> Scheduler:
+    made = scheduler(2, capacity=100)
+    place(made, "a", prompt(1, 30), 10.0, fixed_replica=0)
+    made.dispatched(request(made, "a", prompt(1, 30)), 1, 10.1)
+    return made
+
+
+@pytest.mark.parametrize("outcome", OF_REQUEST)
+@pytest.mark.parametrize("replica", [0, "no such replica"])
+def test_what_another_replica_reports_of_a_request_that_moved_is_ignored(outcome, replica):
+    made = moved_from_0_to_1()
+    before = made.status(20.0), made.explain("a")
+
+    made.observe(replica, [outcome], 10.2)
+
+    assert (made.status(20.0), made.explain("a")) == before
+    assert (running(made), expected(made)) == ([0, 1], [0, 30])
+
+
+@pytest.mark.parametrize("outcome", OF_REQUEST[1:])
+def test_the_end_counts_where_a_request_moved_to(outcome):
+    made = moved_from_0_to_1()
+    made.observe(1, [outcome], 10.2)
+    assert running(made) == [0, 0]
+
+
+def test_a_message_of_several_replicas_frees_each_ones_own():
+    made = scheduler(2)
+    for name, replica in (("a", 0), ("b", 1)):
+        place(made, name, prompt(replica, 30), 10.0, fixed_replica=replica)
+    mixed = [FirstToken("a", 0), FirstToken("b", 0)]
+    waiting = []
+    for replica in (0, 1):
+        made.observe(replica, mixed, 10.5)
+        waiting.append([one.load.waiting for one in made._replicas.values()])
+    assert waiting == [[0, 1], [0, 0]]
+
+
+def test_a_request_that_goes_to_an_unknown_replica_is_booked_nowhere():
+    made = scheduler(2, capacity=100)
+    place(made, "a", prompt(1, 30), 10.0)
+    made.dispatched(request(made, "a", prompt(1, 30)), "no such replica", 10.1)
+    assert (running(made), expected(made), made.status(20.0).in_flight) == ([0, 0], [0, 0], 0)
+    check_tree(made._tree)
+
+
+# -- first tokens ------------------------------------------------------------------------
+
+
+def test_a_first_token_reported_again_counts_once():
+    made = scheduler(1, capacity=100)
+    place(made, "a", prompt(1, 30), 10.0)
+    for now in (10.5, 11.0, 19.5):
+        made.observe(0, [FirstToken("a", 16), FirstToken("a", 32)], now)
+    one, (receipt,) = status(made, 20.0), made.explain("a")
+    assert (one.audited_requests, one.actual_cached_tokens) == (1, 16)
+    assert (receipt.first_token_seconds, receipt.actual_cached_tokens) == (0.5, 16)
+
+
+def test_a_late_report_of_a_first_token_sets_no_time():
+    made = scheduler(1, capacity=100)
+    place(made, "a", prompt(1, 30), 10.0)
+    made.observe(0, [FirstToken("a", None, timed=False)], 14.0)
+    made.observe(0, [FirstToken("a", None)], 15.0)
+    assert made.explain("a")[0].first_token_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("started", "outcomes", "left"),
+    [
+        (False, [], 0),
+        (False, [FirstToken("a", 0)], 30),
+        (False, [FirstToken("a", 0, timed=False)], 30),
+        (False, [FirstToken("a", None, timed=False)], 30),
+        (True, [], 30),
+    ],
+)
+def test_what_an_aborted_request_stores_is_expected_once_it_had_a_token(started, outcomes, left):
+    made = scheduler(1, capacity=100)
+    made.dispatched(request(made, "a", prompt(1, 30)), 0, 10.0, started)
+    made.observe(0, [*outcomes, Finished("a", 0, aborted=True)], 10.5)
+    assert expected(made, 10.6) == [left]
+
+
+def test_an_abort_with_output_is_one_that_had_a_token():
+    made = scheduler(1, capacity=100)
+    place(made, "a", prompt(1, 30), 10.0)
+    made.observe(0, [Finished("a", 5, aborted=True)], 10.5)
+    assert expected(made, 10.6) == [30]
+
+
+# -- a bound -----------------------------------------------------------------------------
+
+
+def test_beyond_the_bound_the_oldest_request_is_taken_as_lost():
+    made = scheduler(2, capacity=1000)
+    made._bookings.max_in_flight = 5
+    for number in range(40):
+        place(made, str(number), prompt(number, 3), 10.0 + number, fixed_replica=number % 2)
+    made.settle()
+    assert (made.status(60.0).in_flight, running(made, 60.0)) == (5, [2, 3])
+    assert [one.lost_requests for one in made.status(60.0).replicas] == [18, 17]
+    assert [made.explain(name)[0].finish for name in ("0", "34", "35")] == ["lost", "lost", None]
+    made.observe(1, [Finished("35", 4)], 61.0)
+    assert running(made, 61.0) == [2, 2]
+    check_tree(made._tree)

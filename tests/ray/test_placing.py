@@ -231,3 +231,16 @@ async def test_each_answer_is_counted_by_its_rule() -> None:
     for number in range(1, 4):
         placing.ended(await send(placing, call(text("x"), str(number))), str(number))
     assert counts == {"not_ready": 1, "explore": 1, "exploit": 2}
+
+
+async def test_a_call_refused_and_cancelled_in_shadow_leaves_no_load() -> None:
+    placing = Placing(Settings(shadow=True))
+    placing.set_replicas(REPLICAS)
+    pending = call(text("x"), "1")
+    placing.choose(pending)
+    await sent(pending, "a")
+    pending.reset_future()
+    placing.choose(pending)
+    pending.future.cancel()
+    await turns()
+    assert (placing.in_flight, running(placing)) == (0, dict.fromkeys(REPLICAS, 0))

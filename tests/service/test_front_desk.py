@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from service_builders import BLOCK_SIZE, document, replica, request
 
-from preble_plugin.core import BlockHasher, Finished, FirstToken
+from preble_plugin.core import BlockHasher, Finished, FirstToken, Request
 from preble_plugin.service import messages
 from preble_plugin.service.front_desk import FrontDesk
 from preble_plugin.service.messages import FromFrontEnd, FromScheduler
@@ -156,6 +156,20 @@ def test_a_request_that_went_elsewhere_is_counted_once(desk: Desk) -> None:
     assert status.in_flight == 1
 
 
+def test_the_end_of_an_attempt_that_moved_on_leaves_the_request_with_its_front_end(
+    desk: Desk,
+) -> None:
+    desk.hello(b"a", 0, 1)
+    answer = desk.place(b"a", "r1")
+    assert isinstance(answer, messages.Placed)
+    first = answer.placement.replica
+    desk.hear(b"a", messages.Dispatched(request(HASHER, "r1", document(1)), 1 - int(first)))
+    desk.hear(b"a", messages.Observed(first, [Finished("r1", 0, aborted=True)], desk.now))
+    assert desk.in_flight == 1
+    desk.hear(b"a", messages.Goodbye())
+    assert desk.in_flight == 0
+
+
 @pytest.mark.parametrize("leave", ["silence", "goodbye", "not reading", "hello"])
 def test_the_requests_of_who_leaves_are_dropped_from_the_load(desk: Desk, leave: str) -> None:
     desk.hello(b"a", 0, 1)
@@ -216,8 +230,9 @@ def test_garbage_is_counted_and_dropped(desk: Desk, payload: bytes) -> None:
 
 def test_keys_that_are_no_keys_harm_nobody(desk: Desk) -> None:
     desk.hello(b"a", 0)
-    odd = request(HASHER, "odd", document(1))
-    asked = messages.Place(7, type(odd)("odd", b"12345", 10))
-    (answer,) = desk.hear(b"a", asked)
-    assert isinstance(answer, messages.Placed | messages.NotPlaced)
+    asked = messages.encoder.encode(messages.Place(7, Request("odd", b"k" * 8, 10)))
+    cut = asked.replace(b"\xc4\x08" + b"k" * 8, b"\xc4\x05" + b"k" * 5)
+    assert len(cut) == len(asked) - 3
+    assert desk.desk.hear(b"a", cut, desk.now) == ()
+    assert desk.desk.bad_messages == 1
     assert isinstance(desk.place(b"a", "r1"), messages.Placed)

@@ -96,6 +96,7 @@ def test_a_request_that_moves_keeps_its_time(host: SchedulerHost, path: Path) ->
     rank = placed(host, "r1").replica
     host.clock = lambda: 103.0
     host.dispatched(ask(host, "r1"), 1 - int(rank))
+    host.observe(rank, [FirstToken("r1", 0), Finished("r1", 0, aborted=True)], 103.5)
     host.observe(1 - int(rank), [Finished("r1", 1)], 104.0)
     (line,) = lines(host, path)
     assert (line["replica"], line["ended_ms"]) == (1 - int(rank), 4000.0)

@@ -99,6 +99,19 @@ async def test_a_cancelled_placement_leaves_the_load(
     await until(lambda: in_flight(process) == 1)
 
 
+async def test_the_end_of_an_attempt_that_moved_on_is_not_that_of_the_request(
+    remote: RemoteFrontend, process: SchedulerProcess
+) -> None:
+    moved = request(hasher_of(remote), "r1", document(1))
+    answer = await remote.place(moved)
+    assert isinstance(answer, Placement)
+    remote.dispatched(moved, 1 - int(answer.replica))
+    remote.observe(answer.replica, [Finished("r1", 0, aborted=True)], time.monotonic())
+    first_instance = remote.instance
+    os.kill(pid_of(process), signal.SIGKILL)
+    await until(lambda: remote.instance != first_instance and in_flight(process) == 1)
+
+
 async def test_the_scheduler_is_killed_under_load_and_comes_back_with_the_load_it_had(
     remote: RemoteFrontend, process: SchedulerProcess
 ) -> None:
@@ -222,14 +235,14 @@ async def test_a_client_that_never_reads_is_dropped_and_blocks_nobody(
 async def test_a_front_end_that_loses_messages_tells_its_requests_over_again(
     remote: RemoteFrontend, process: SchedulerProcess
 ) -> None:
-    await placed(remote, "r1", document(1))
+    first = await placed(remote, "r1", document(1))
     await placed(remote, "r2", document(2))
     os.kill(pid_of(process), signal.SIGSTOP)
     try:
         now = time.monotonic()
         while remote.dropped == 0:
             remote.observe(0, [FirstToken("unknown" * 50, 0)], now)
-        remote.observe(0, [Finished("r1", 1)], now)
+        remote.observe(first.replica, [Finished("r1", 1)], now)
     finally:
         os.kill(pid_of(process), signal.SIGCONT)
     await until(lambda: in_flight(process) == 1)
