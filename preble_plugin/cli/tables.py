@@ -37,6 +37,8 @@ def receipt_table(receipt: Receipt) -> str:
     ]
     if any("-" in row for row in rows):
         legend.append("- not priced: the rule had no need of it")
+    if receipt.unlisted_replicas:
+        legend.append(f"{receipt.unlisted_replicas} more replicas are not listed")
     return "\n".join([*facts, "", table_text(head, rows), "", *legend, ""])
 
 

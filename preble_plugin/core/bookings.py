@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -26,7 +26,7 @@ from preble_plugin.core.active_blocks import ActiveBlocks
 from preble_plugin.core.candidate import ReplicaCandidate
 from preble_plugin.core.node import Node
 from preble_plugin.core.prefix_tree import PrefixTree
-from preble_plugin.core.receipts import CandidateReceipt, Receipt, ReceiptRing
+from preble_plugin.core.receipts import Figures, Receipt, ReceiptRing
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.request import Finished, FirstToken, Outcome, Request
 from preble_plugin.core.status import Trust
@@ -88,12 +88,12 @@ class Bookings:
         chosen: ReplicaCandidate,
         path: list[Node],
         receipt: Receipt,
-        candidates: Callable[[], list[CandidateReceipt]],
+        figures: Figures,
         now: float,
         started: bool = False,
     ) -> None:
         """Book a request whose prompt is `path`, withdrawn before the tree was walked
-        for it. `started` says that it has had its first token; `candidates` makes the
+        for it. `started` says that it has had its first token; `figures` are the
         receipt's. O(path)."""
         request_id = request.request_id
         replica = chosen.source
@@ -110,7 +110,7 @@ class Bookings:
         replica.tokens_in_flight += prompt_tokens
         replica.placements += 1
         self.placements += 1
-        self._receipts.add(receipt, candidates)
+        self._receipts.add(receipt, figures)
         self._in_flight[request_id] = _Booking(replica, receipt, request.keys, started)
         if self._active is not None:
             self._active.begin(request_id, replica.name, request.keys)

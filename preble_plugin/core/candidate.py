@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from preble_plugin.core.active_blocks import ActiveBlocks
-from preble_plugin.core.receipts import CandidateReceipt
+from preble_plugin.core.receipts import CANDIDATE, NOT_ASKED
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.request import ReplicaId
-from preble_plugin.core.status import Trust
 
 
 class ReplicaCandidate:
@@ -41,9 +40,9 @@ class ReplicaCandidate:
         self._prompt_tokens = prompt_tokens
         self._now = now
         self._active = active
-        self._load: float | None = None
-        self._eviction: float | None = None
-        self._prefill: float | None = None
+        self._load = NOT_ASKED
+        self._eviction = NOT_ASKED
+        self._prefill = NOT_ASKED
 
     @property
     def replica(self) -> ReplicaId:
@@ -59,7 +58,7 @@ class ReplicaCandidate:
     def load_seconds(self) -> float:
         """L."""
         seconds = self._load
-        if seconds is None:
+        if seconds is NOT_ASKED:
             seconds = self._load = self.source.load.load_seconds(self._now)
         return seconds
 
@@ -72,7 +71,7 @@ class ReplicaCandidate:
     def eviction_seconds(self) -> float:
         """M."""
         seconds = self._eviction
-        if seconds is None:
+        if seconds is NOT_ASKED:
             source = self.source
             blocks = source.evicted_blocks(self.miss_tokens)
             seconds = 0.0
@@ -88,7 +87,7 @@ class ReplicaCandidate:
     def prefill_seconds(self) -> float:
         """P."""
         seconds = self._prefill
-        if seconds is None:
+        if seconds is NOT_ASKED:
             model = self.source.model
             seconds = model.prefill_seconds(self.miss_tokens, self._prompt_tokens)
             self._prefill = seconds
@@ -139,14 +138,15 @@ class ReplicaCandidate:
         """Ask for what costs little to know, for the receipt: all but M."""
         _ = self.load_seconds, self.prefill_seconds
 
-    def receipt(self, trust: Trust, in_flight: int | None) -> CandidateReceipt:
-        """The costs that were asked for."""
-        return CandidateReceipt(
-            self.source.name,
+    def packed(self) -> bytes:
+        """Its hit, its requests in flight, and the costs that were asked for: a
+        `receipts.CANDIDATE`. O(1), about 0.3 us."""
+        source = self.source
+        return CANDIDATE.pack(
+            source.column,
             self.hit_tokens,
             self._load,
             self._eviction,
             self._prefill,
-            trust,
-            in_flight,
+            source.load.in_flight,
         )

@@ -31,6 +31,7 @@ from preble_plugin.core.receipts import Receipt, ReceiptRing, WouldBe
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.report import LoadReport
 from preble_plugin.core.request import (
+    MAX_SECONDS,
     Outcome,
     Placement,
     ReplicaId,
@@ -164,7 +165,8 @@ class Scheduler:
         Raises `NoReplicaError`. O(prompt blocks hashed by the caller + nodes on
         the path + replicas), independent of history.
         """
-        check_seconds("now", now)
+        if not -MAX_SECONDS < now < MAX_SECONDS:
+            check_seconds("now", now)
         if not self._replicas:
             raise NoReplicaError("no replicas: call add_replica() first")
         fixed = request.fixed_replica
@@ -201,10 +203,9 @@ class Scheduler:
         chosen. What the policy raises then comes out of here, with the request booked.
         """
         check_seconds("now", now)
-        if replica not in self._replicas:
-            self._withdraw(request.request_id, now)
-            return
         view = self._view(request, now)
+        if replica not in self._replicas:
+            return
         chosen = view.candidates[self.replicas.index(replica)]
         would_be = None
         try:
@@ -321,20 +322,15 @@ class Scheduler:
         """The decision as it stands once what ends by itself has ended, and all that
         an earlier request of this id left: ending expectations frees and merges
         nodes, so it comes before the tree is walked."""
-        self._withdraw(request.request_id, now)
-        match = self._tree.match(request.keys, self._columns)
-        return PlacementView(request, self._fleet, match, self.block_size, now)
-
-    def _withdraw(self, request_id: str, now: float) -> None:
-        """End the expectations that are due, and all that an earlier request of this id
-        left."""
         self.settle()
         awaited = self._awaited
         if awaited.due and awaited.due[0][0] <= now:
             awaited.expire(now)
-        self._bookings.withdraw(request_id, now)
-        if request_id in awaited.by_request:
-            awaited.end(request_id)
+        self._bookings.withdraw(request.request_id, now)
+        if request.request_id in awaited.by_request:
+            awaited.end(request.request_id)
+        match = self._tree.match(request.keys, self._columns)
+        return PlacementView(request, self._fleet, match, self.block_size, now)
 
     def _decide(self, view: PlacementView) -> tuple[ReplicaCandidate, str]:
         """Where a request is to run, and by which rule. Nothing is booked."""
@@ -364,12 +360,10 @@ class Scheduler:
             chosen.source.name,
             request.prompt_tokens,
             chosen.hit_tokens,
-            [],
             would_be=would_be,
         )
-        self._bookings.add(
-            request, chosen, match.path, receipt, view.candidates.receipts, view.now, started
-        )
+        figures = view.figures(chosen, None if would_be is None else would_be.replica)
+        self._bookings.add(request, chosen, match.path, receipt, figures, view.now, started)
 
     def _trust_changed(self, replica: Replica) -> None:
         self._look_again()

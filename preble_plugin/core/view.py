@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import TypeAlias, overload
 
 from preble_plugin.core.active_blocks import ActiveBlocks
@@ -10,9 +11,9 @@ from preble_plugin.core.block_keys import KEY_BYTES
 from preble_plugin.core.candidate import ReplicaCandidate
 from preble_plugin.core.hits import usable
 from preble_plugin.core.match import Match
-from preble_plugin.core.receipts import CandidateReceipt
+from preble_plugin.core.receipts import DIFFERENT_HITS, LISTED, Figures, Roster
 from preble_plugin.core.replica import Replica
-from preble_plugin.core.request import Request
+from preble_plugin.core.request import ReplicaId, Request
 from preble_plugin.core.time_model import TimeModel
 from preble_plugin.core.usage import Placements
 
@@ -36,7 +37,7 @@ class Fleet:
         "models",
         "position_of",
         "replicas",
-        "trusts",
+        "roster",
     )
 
     def __init__(
@@ -49,7 +50,11 @@ class Fleet:
         self.lately = lately
         self.active_blocks = active_blocks
         """Asked for, it begins to be kept; a policy that does not ask pays nothing."""
-        self.trusts = tuple(one.trust for one in replicas)
+        self.roster = Roster(
+            tuple(one.name for one in replicas),
+            tuple(one.trust for one in replicas),
+            tuple(one.column for one in replicas),
+        )
         self.position_of = {one.column: position for position, one in enumerate(replicas)}
         self.columns = sum(1 << one.column for one in replicas)
         dropped = {one.drop_blocks for one in replicas}
@@ -75,16 +80,15 @@ class Fleet:
 class Candidates(Sequence[ReplicaCandidate]):
     """The candidates of one decision, each made when it is looked at."""
 
-    __slots__ = ("_fleet", "_hits", "_made", "_now", "_prompt_tokens", "in_flight")
+    __slots__ = ("_fleet", "_hits", "_now", "_prompt_tokens", "made")
 
     def __init__(self, fleet: Fleet, prompt_tokens: int, hits: Sequence[Hits], now: float) -> None:
         self._fleet = fleet
         self._prompt_tokens = prompt_tokens
         self._hits = hits
         self._now = now
-        self._made: dict[int, ReplicaCandidate] = {}
-        self.in_flight: list[int] | None = None
-        """Requests on each, once asked for."""
+        self.made: dict[int, ReplicaCandidate] = {}
+        """Those looked at, by position."""
 
     def __len__(self) -> int:
         return len(self._fleet.replicas)
@@ -98,7 +102,7 @@ class Candidates(Sequence[ReplicaCandidate]):
     def __getitem__(self, position: int | slice) -> ReplicaCandidate | list[ReplicaCandidate]:
         if isinstance(position, slice):
             return [self[one] for one in range(*position.indices(len(self)))]
-        made = self._made.get(position)
+        made = self.made.get(position)
         if made is None:
             source = self._fleet.replicas[position]
             column, tokens, worth = source.column, 0, 0.0
@@ -109,17 +113,11 @@ class Candidates(Sequence[ReplicaCandidate]):
             made = ReplicaCandidate(
                 source, self._prompt_tokens, tokens, worth, self._now, self._fleet.active_blocks
             )
-            self._made[position] = made
+            self.made[position] = made
         return made
 
     def __iter__(self) -> Iterator[ReplicaCandidate]:
         return map(self.__getitem__, range(len(self._fleet.replicas)))
-
-    def receipts(self) -> list[CandidateReceipt]:
-        """All of them, with what was asked for."""
-        in_flight: Sequence[int | None] = self.in_flight or [None] * len(self)
-        told = zip(self, self._fleet.trusts, in_flight, strict=True)
-        return [one.receipt(trust, requests) for one, trust, requests in told]
 
 
 class PlacementView:
@@ -128,6 +126,8 @@ class PlacementView:
     __slots__ = (
         "_fleet",
         "_hits",
+        "_holding",
+        "_in_flight",
         "_loads",
         "_next_hit_worth",
         "block_size",
@@ -163,6 +163,8 @@ class PlacementView:
         self.match = match
         self._fleet = fleet
         self._hits = hits
+        self._holding = holding
+        self._in_flight: list[int] | None = None
         self._loads: list[float] | None = None
         self._next_hit_worth = others
 
@@ -178,9 +180,9 @@ class PlacementView:
     @property
     def in_flight(self) -> list[int]:
         """Requests in flight on all candidates."""
-        found = self.candidates.in_flight
+        found = self._in_flight
         if found is None:
-            found = self.candidates.in_flight = [load.in_flight for load in self._fleet.loads]
+            found = self._in_flight = [load.in_flight for load in self._fleet.loads]
         return found
 
     @property
@@ -223,6 +225,26 @@ class PlacementView:
         keys = self.request.keys
         start = max(min(self.match.blocks * KEY_BYTES, len(keys) - KEY_BYTES), 0)
         return int.from_bytes(keys[start : start + KEY_BYTES], "little")
+
+    def figures(self, chosen: ReplicaCandidate, would_be: ReplicaId | None) -> Figures:
+        """What the receipt keeps of the candidates: of those looked at, the replicas decided
+        on and those with the longest hits. O(candidates looked at)."""
+        roster, made, different = self._fleet.roster, self.candidates.made, len(self._hits)
+        hits: tuple[int, ...] = (self._holding, self.longest_hit_tokens)
+        if 1 < different <= DIFFERENT_HITS:
+            hits = tuple([figure for hit in self._hits for figure in hit[:2]])
+        every_hit = different <= DIFFERENT_HITS
+        if len(made) == 1:
+            return Figures(roster, hits, every_hit, chosen.packed())
+        looked_at = list(made.values())
+        if len(looked_at) > LISTED:
+            looked_at.sort(key=attrgetter("miss_tokens"))
+            decided = [chosen]
+            if would_be is not None:
+                decided += [one for one in looked_at if one.source.name == would_be]
+            looked_at = [*decided, *looked_at[:LISTED]]
+            looked_at = list(dict.fromkeys(looked_at))[:LISTED]
+        return Figures(roster, hits, every_hit, b"".join([one.packed() for one in looked_at]))
 
 
 def _hits(request: Request, fleet: Fleet, match: Match, block_size: int) -> list[Hits]:

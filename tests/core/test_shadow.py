@@ -66,6 +66,7 @@ def test_its_outcome_is_held_against_the_prediction_where_it_went(made: Schedule
     made.observe(0, [FirstToken("a", 0), Finished("a", 4)], 1.5)
     there, elsewhere = made.status(2.0).replicas
     assert (there.audited_requests, there.exact_audits, elsewhere.audited_requests) == (1, 1, 0)
+    (receipt,) = made.explain("a")
     assert (receipt.actual_cached_tokens, receipt.finish) == (0, "finished")
 
 
