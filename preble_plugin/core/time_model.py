@@ -64,6 +64,7 @@ class TimeModel:
         # The coefficients that hold now: lists that a fit changes in place.
         self._work = (fleet or self)._prefill.coefficients
         self._step = (fleet or self)._decode.coefficients
+        self._lower()  # the floor may have been found while no member went by the fleet's law
 
     def prefill_seconds(self, new_tokens: int, prompt_tokens: int) -> float:
         """Seconds to compute `new_tokens` of a prompt of `prompt_tokens`, cached
@@ -130,6 +131,7 @@ class TimeModel:
         return learned
 
     def _lower(self) -> None:
+        """Keep the fleet's floor at or below this law and the fleet's. O(1)."""
         fleet = self._fleet
         if fleet is not None:
             fleet._floor_age += 1

@@ -8,6 +8,7 @@ import pytest
 from builders import BLOCK, place, prompt, request, scheduler, store
 
 from preble_plugin.core import Finished, FirstToken, Request, Scheduler
+from preble_plugin.core.policies.protocol import Choice, View
 from preble_plugin.core.receipts import CandidateReceipt, Receipt, ReceiptRing
 from preble_plugin.core.status import Trust
 
@@ -163,9 +164,23 @@ def test_of_a_large_fleet_the_chosen_and_the_longest_hits_are_listed(policy: str
     assert [listed[one].hit_tokens // BLOCK for one in (0, 1)] == [40, 40]
 
 
-def test_a_replica_without_a_hit_is_listed_where_a_request_went_to_it():
-    receipt = explained(busy(64, "lmetric"), fixed_replica=50)
-    assert 50 in [one.replica for one in receipt.candidates]
+class Last:
+    """Looks at all replicas, and takes the last."""
+
+    name = "last"
+
+    def choose(self, view: View) -> Choice:
+        return Choice([one.index for one in view.candidates][-1], "last")
+
+
+def test_of_many_looked_at_the_chosen_and_the_longest_hits_are_listed():
+    made = scheduler(64, policy=Last())
+    for replica, blocks in ((59, 20), (60, 40), (61, 40), (62, 30)):
+        made.apply(replica, [store(prompt(1, blocks))], 0.0)
+    receipt = explained(made)
+    assert receipt.replica == 63
+    assert [one.replica for one in receipt.candidates] == [0, 1, 2, 59, 60, 61, 62, 63]
+    assert receipt.unlisted_replicas == 56
 
 
 def test_what_the_policy_would_have_chosen_is_listed():

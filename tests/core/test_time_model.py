@@ -5,9 +5,12 @@ from collections.abc import Callable
 from math import isfinite
 
 import pytest
+from builders import place, prompt, scheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
+from preble_plugin.core import Finished, FirstToken
+from preble_plugin.core.policies.protocol import Choice, View
 from preble_plugin.core.time_model import TimeModel
 
 Law = Callable[[int, int], float]
@@ -240,3 +243,38 @@ def test_no_replica_of_a_fleet_prefills_in_less_than_the_least():
         least = TimeModel.least_prefill_seconds(models, asked, 8000)
         exact = min(model.prefill_seconds(asked, 8000) for model in models)
         assert 0.0 <= least <= exact + 1e-12
+
+
+class Bounds:
+    """Goes anywhere, and keeps the least prefill it was shown beside the true one."""
+
+    name = "bounds"
+
+    def __init__(self) -> None:
+        self.least: list[float] = []
+        self.exact: list[float] = []
+
+    def choose(self, view: View) -> Choice:
+        self.least.append(view.least_prefill_seconds)
+        self.exact.append(min(one.prefill_seconds for one in view.candidates))
+        return Choice(0, "any")
+
+
+def test_a_replica_that_joins_does_not_prefill_in_less_than_the_least():
+    bounds = Bounds()
+    made = scheduler(2, policy=bounds)
+    number = 0
+    for replica, requests, per_token in ((0, 200, 2e-5), (1, 40, 2e-3)):
+        for _ in range(requests):
+            number += 1
+            name, at, tokens = str(number), 100.0 * number, prompt(number, 10 + number % 90)
+            place(made, name, tokens, at, fixed_replica=replica)
+            made.observe(replica, [FirstToken(name, 0)], at + per_token * len(tokens))
+            made.observe(replica, [Finished(name, 1)], at + 99.0)
+    made.remove_replica(0)
+    place(made, "before", prompt(3000, 100), 90_000.0)
+    made.add_replica("new")
+    place(made, "after", prompt(3001, 100), 90_001.0)
+
+    assert bounds.exact[1] < bounds.exact[0] / 2
+    assert all(least <= exact for least, exact in zip(bounds.least, bounds.exact, strict=True))
