@@ -20,7 +20,7 @@ READY   := $(if $(filter .venv,$(VENV)),$(STAMPS)/package $(STAMPS)/tools $(STAM
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help bench demo demo-sglang serve serve-sglang test test-fast lint setup clean clean-venv
+.PHONY: help bench demo demo-sglang fuzz serve serve-sglang test test-fast lint setup clean clean-venv
 
 help:
 	@echo "make demo        vLLM's own dispatch against preble on this machine: table, picture, page"
@@ -32,6 +32,8 @@ help:
 	@echo "                 some twenty minutes, BENCH=--quick one; an environment of its own"
 	@echo "make test        linters, type checker, all tests (those on real engines included)"
 	@echo "make test-fast   the same without the tests on real engines"
+	@echo "make fuzz        random lives of the scheduler, its compiled part under ASan and UBSan;"
+	@echo "                 SECONDS=300: how long; FUZZ='PROGRAM ARGUMENT...': another program"
 	@echo "make lint        linters and type checker alone"
 	@echo "make setup       only set up .venv (also done by the others)"
 	@echo "make clean       remove what was made, but .venv;  make clean-venv removes that"
@@ -59,6 +61,12 @@ test: lint
 
 test-fast: lint
 	$(TEST) -m "not vllm and not sglang"
+
+SECONDS ?= 300
+FUZZ    ?= -m tests.core.fuzz --seconds $(SECONDS)
+
+fuzz: $(READY)
+	scripts/sanitize.sh $(BIN)/python $(FUZZ)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -302,6 +302,28 @@ slot_blocks(PyObject *node, int which, Py_ssize_t *blocks)
     return result;
 }
 
+/* A dict of a slot that is None where it is empty, owned by the caller: made if it is
+ * None and `make`, else None. NULL with an exception. */
+static PyObject *
+slot_dict(PyObject *node, int which, int make)
+{
+    PyObject *found = slot_value(node, which);
+    if (found == NULL || PyDict_CheckExact(found) || (found == Py_None && !make)) {
+        return found;
+    }
+    if (found != Py_None) {
+        PyErr_Format(PyExc_TypeError, "%s is no dict", slot_names[which]);
+        Py_DECREF(found);
+        return NULL;
+    }
+    Py_SETREF(found, PyDict_New());
+    if (found != NULL) {
+        Py_INCREF(found);
+        set_slot(node, which, found);
+    }
+    return found;
+}
+
 static PyObject *
 bind(PyObject *module, PyObject *type)
 {
@@ -358,7 +380,7 @@ walk(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (path == NULL || drops == NULL) {
         goto fail;
     }
-    children = slot_value(args[0], CHILDREN);
+    children = slot_dict(args[0], CHILDREN, 1);
     if (children == NULL) {
         goto fail;
     }
@@ -420,7 +442,7 @@ walk(PyObject *module, PyObject *const *args, Py_ssize_t count)
             Py_DECREF(drop);
         }
         position += matched;
-        Py_SETREF(children, slot_value(child, CHILDREN));
+        Py_SETREF(children, slot_dict(child, CHILDREN, 1));
         if (children == NULL) {
             goto fail;
         }
@@ -448,28 +470,6 @@ counted_use(int64_t use, int64_t first)
         return use + (counted < MOST_USES ? (int64_t)1 << COUNT_BITS : 0);
     }
     return age == 1 ? (first | counted) : first;
-}
-
-/* A dict of a slot that is None where it is empty, owned by the caller: made if it is
- * None and `make`, else None. NULL with an exception. */
-static PyObject *
-slot_dict(PyObject *node, int which, int make)
-{
-    PyObject *found = slot_value(node, which);
-    if (found == NULL || PyDict_CheckExact(found) || (found == Py_None && !make)) {
-        return found;
-    }
-    if (found != Py_None) {
-        PyErr_Format(PyExc_TypeError, "%s is no dict", slot_names[which]);
-        Py_DECREF(found);
-        return NULL;
-    }
-    Py_SETREF(found, PyDict_New());
-    if (found != NULL) {
-        Py_INCREF(found);
-        set_slot(node, which, found);
-    }
-    return found;
 }
 
 /* The int in a dict of ints by column: 1, 0 where there is none, -1 with an exception. */
