@@ -6,8 +6,8 @@
 2. `Scheduler.place(request, now)` answers with a `Placement`.
 3. The engine's outputs come back as `FirstToken` and `Finished`.
 
-Times are seconds on one monotonic clock; lengths are tokens unless the name
-says blocks.
+Times are seconds on one clock, a monotonic one or the wall clock; lengths are tokens
+unless the name says blocks.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@
    the time model and audit the prediction; finished ones end expectations.
    `report` takes in what a replica says of itself, where its engine does.
 
-Pure and synchronous: time comes in as an argument (seconds, monotonic), nothing
-goes out but return values. Not thread-safe.
+Pure and synchronous: time comes in as an argument (seconds), nothing goes
+out but return values. Not thread-safe.
 """
 
 from __future__ import annotations

@@ -55,6 +55,18 @@ async def test_explain_shows_the_decision(
     assert "L prefill that waits there" in out
 
 
+async def test_explain_says_how_many_replicas_it_does_not_list(
+    server: LocalFrontend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.set_replicas([ReplicaSpec(rank, 16, capacity_blocks=100) for rank in range(40)])
+    hasher = server.hasher
+    assert hasher is not None
+    fixed = Request("r2", hasher.prompt_keys(range(1000, 1064)), 65, fixed_replica=30)
+    await server.place(fixed)
+    assert await preble("explain", "r2") == 0
+    assert "39 more replicas are not listed" in capsys.readouterr().out
+
+
 async def test_explain_as_json_is_the_receipt(
     server: LocalFrontend, capsys: pytest.CaptureFixture[str]
 ) -> None:
