@@ -82,9 +82,11 @@ class Roster(NamedTuple):
     columns: tuple[int, ...]
 
 
-CANDIDATE: Final = Struct("<iqfffi")
+LookedAt: TypeAlias = tuple[int, int, float, float, float, int]
 """A candidate that was looked at: its column, hit in tokens, L, M and P in seconds
-(`NOT_ASKED` where the policy did not), and requests in flight. 28 bytes."""
+(`NOT_ASKED` where the policy did not), and requests in flight."""
+LOOKED_AT: Final = Struct("<iqfffi")
+"""One in 28 bytes."""
 NOT_ASKED: Final = nan
 
 
@@ -96,13 +98,15 @@ class Figures(msgspec.Struct, frozen=True, gc=False):
     """Masks of columns, each followed by the tokens of a hit that they have."""
     every_hit: bool
     """Whether these are all; else it is the longest."""
-    looked_at: bytes
-    """Of those looked at, `LISTED` at most: a `CANDIDATE` each."""
+    looked_at: LookedAt | bytes
+    """Of those looked at, `LISTED` at most: the only one, or `LOOKED_AT` for each."""
 
     def candidates(self) -> tuple[CandidateReceipt, ...]:
         """In order of their slots. O(replicas x hits)."""
         names, trusts, columns = self.roster
-        looked_at = {one[0]: one[1:] for one in CANDIDATE.iter_unpack(self.looked_at)}
+        kept = self.looked_at
+        rows = LOOKED_AT.iter_unpack(kept) if isinstance(kept, bytes) else [kept]
+        looked_at = {column: row for column, *row in rows}
         room = LISTED - len(looked_at)
         whole = self.every_hit and len(names) <= LISTED
         found = []

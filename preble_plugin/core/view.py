@@ -11,7 +11,7 @@ from preble_plugin.core.block_keys import KEY_BYTES
 from preble_plugin.core.candidate import ReplicaCandidate
 from preble_plugin.core.hits import usable
 from preble_plugin.core.match import Match
-from preble_plugin.core.receipts import DIFFERENT_HITS, LISTED, Figures, Roster
+from preble_plugin.core.receipts import DIFFERENT_HITS, LISTED, LOOKED_AT, Figures, Roster
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.request import ReplicaId, Request
 from preble_plugin.core.time_model import TimeModel
@@ -235,7 +235,7 @@ class PlacementView:
             hits = tuple([figure for hit in self._hits for figure in hit[:2]])
         every_hit = different <= DIFFERENT_HITS
         if len(made) == 1:
-            return Figures(roster, hits, every_hit, chosen.packed())
+            return Figures(roster, hits, every_hit, chosen.looked_at())
         looked_at = list(made.values())
         if len(looked_at) > LISTED:
             looked_at.sort(key=attrgetter("miss_tokens"))
@@ -244,7 +244,8 @@ class PlacementView:
                 decided += [one for one in looked_at if one.source.name == would_be]
             looked_at = [*decided, *looked_at[:LISTED]]
             looked_at = list(dict.fromkeys(looked_at))[:LISTED]
-        return Figures(roster, hits, every_hit, b"".join([one.packed() for one in looked_at]))
+        rows = b"".join([LOOKED_AT.pack(*one.looked_at()) for one in looked_at])
+        return Figures(roster, hits, every_hit, rows)
 
 
 def _hits(request: Request, fleet: Fleet, match: Match, block_size: int) -> list[Hits]:
