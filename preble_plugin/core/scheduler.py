@@ -243,7 +243,9 @@ class Scheduler:
 
     def apply(self, replica: ReplicaId, events: Iterable[CacheEvent], now: float) -> int:
         """Apply a replica's cache events in order; returns how many were skipped.
-        O(blocks). Never raises for what an event says."""
+        O(blocks). Never raises for what an event says; `ValueError` for a time that is no
+        number of seconds."""
+        check_seconds("now", now)
         self.settle()
         known = self._replicas.get(replica)
         if known is None:

@@ -78,9 +78,10 @@ class TreeShape:
         merged with neighbours that other prompts have split off before: the upper one may
         then begin where its parent began, which is gone.
         O(length of the runs + columns that hold them)."""
-        assert node.parent is not None, "the root has no run to split"
-        upper = Node(node.parent, node.edge[: at * KEY_BYTES], at, node.depth)
-        node.parent.children[upper.edge[:KEY_BYTES]] = upper
+        parent = node.parent
+        assert parent is not None, "the root has no run to split"
+        upper = Node(parent, node.edge[: at * KEY_BYTES], at, node.depth)
+        parent.children[upper.edge[:KEY_BYTES]] = upper
         node.parent = upper
         node.edge = node.edge[at * KEY_BYTES :]
         node.size -= at
@@ -92,7 +93,7 @@ class TreeShape:
             self._merge(node)
         else:
             self._free(node)
-        self._merge(upper.parent)
+        self._merge(parent)
         upper.parted = True
         return upper
 
