@@ -2,6 +2,7 @@
 
 VENV    ?= .venv
 BENCH_VENV ?= .venv-bench
+MUTANTS_VENV ?= .venv-mutants
 PYTHON  ?= $(shell for python in python3.11 python3 python; do \
              $$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
              && echo $$python && break; done)
@@ -20,7 +21,7 @@ READY   := $(if $(filter .venv,$(VENV)),$(STAMPS)/package $(STAMPS)/tools $(STAM
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help bench demo demo-sglang fuzz serve serve-sglang test test-fast lint setup clean clean-venv
+.PHONY: help bench mutants demo demo-sglang fuzz serve serve-sglang test test-fast lint setup clean clean-venv
 
 help:
 	@echo "make demo        vLLM's own dispatch against preble on this machine: table, picture, page"
@@ -30,6 +31,8 @@ help:
 	@echo "make serve-sglang  SGLang likewise"
 	@echo "make bench       the scheduler's own speed, beside Dynamo's router: table, plot;"
 	@echo "                 some twenty minutes, BENCH=--quick one; an environment of its own"
+	@echo "make mutants     mutation testing of core: 400 mutants, some ten minutes; an environment"
+	@echo "                 of its own.  MUTANTS='--sample 0', MUTANTS='load --survivors'"
 	@echo "make test        linters, type checker, all tests (those on real engines included)"
 	@echo "make test-fast   the same without the tests on real engines"
 	@echo "make fuzz        random lives of the scheduler, its compiled part under ASan and UBSan;"
@@ -76,6 +79,9 @@ lint: $(READY)
 bench: $(BENCH_VENV)/.ready
 	$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
 
+mutants: $(MUTANTS_VENV)/.ready
+	$(MUTANTS_VENV)/bin/python scripts/mutants.py $(MUTANTS)
+
 setup: $(READY)
 
 clean:
@@ -121,4 +127,10 @@ $(BENCH_VENV)/.ready: pyproject.toml preble_plugin/core/_speed.c
 	@test -n "$(PYTHON)" || { echo "Python 3.11 was not found" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+$(MUTANTS_VENV)/.ready: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 was not found" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(MUTANTS_VENV)
+	$(MUTANTS_VENV)/bin/python -m pip install --disable-pip-version-check -e '.[mutants]'
 	@touch $@
