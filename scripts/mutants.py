@@ -34,13 +34,16 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import coverage
 import libcst as cst
+import msgspec  # noqa: F401  imported once, before the processes part
+import numpy  # noqa: F401
 import pytest
 from hypothesis import Phase, settings
 from libcst.metadata import MetadataWrapper, ParentNodeProvider, PositionProvider
@@ -56,8 +59,8 @@ NOT_RUN: Final = ("test_growth.py",)
 PASS_SHARE: Final = 0.85
 SAMPLE: Final = 400
 SEED: Final = 1
-BUDGET_SECONDS: Final = 20.0
-EXAMPLES: Final = 25
+BUDGET_SECONDS: Final = 8.0
+EXAMPLES: Final = 15
 MEMORY_BYTES: Final = 4 << 30
 OPERATORS: Final = [one for one in mutation_operators if one[1] is not operator_string]
 
@@ -228,9 +231,7 @@ class Seen:
         for file in data.measured_files():
             module = ".".join(Path(file).relative_to(CORE).with_suffix("").parts)
             by_line = data.contexts_by_lineno(file)
-            self.lines.tests[module] = {
-                line: set(names) - {""} for line, names in by_line.items()
-            }
+            self.lines.tests[module] = {line: set(names) - {""} for line, names in by_line.items()}
 
 
 def run_tests(tests: Sequence[str], *plugins: object) -> int:
@@ -243,7 +244,10 @@ def run_tests(tests: Sequence[str], *plugins: object) -> int:
         derandomize=True,
         phases=[Phase.explicit, Phase.generate],
     )
-    options = ["-x", "-q", "-W", "ignore::pytest.PytestAssertRewriteWarning", "--hypothesis-profile=mutants", "-p", "no:cacheprovider"]
+    options = [
+        *("-x", "-q", "--noconftest", "--hypothesis-profile=mutants", "-p", "no:cacheprovider"),
+        *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+    ]
     return int(pytest.main([*options, *tests], plugins=list(plugins)))
 
 
@@ -293,10 +297,22 @@ def in_processes(
 # -- the run ---------------------------------------------------------------------------
 
 
+def remembered(processes: int) -> Lines:
+    """`execute_all`, or what it found for the same sources."""
+    sources = [path for folder in (CORE, TESTS) for path in sorted(folder.rglob("*.py"))]
+    digest = sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    kept = ROOT / ".cache" / "mutants" / digest
+    if not kept.exists():
+        lines = execute_all(processes)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(pickle.dumps(lines))
+    return pickle.loads(kept.read_bytes())  # type: ignore[no-any-return]
+
+
 def execute_all(processes: int) -> Lines:
     """Which tests execute what. Exits where a test fails without any mutant."""
     files = [path for path in sorted(TESTS.rglob("test_*.py")) if path.name not in NOT_RUN]
-    found = Lines(defaultdict(lambda: defaultdict(set)), {})
+    found = Lines({}, {})
     with tempfile.TemporaryDirectory() as folder:
 
         def job(file: Path) -> tuple[Path, Callable[[], int], float]:
@@ -316,7 +332,7 @@ def execute_all(processes: int) -> Lines:
             found.seconds.update(lines.seconds)
             for module, by_line in lines.tests.items():
                 for line, tests in by_line.items():
-                    found.tests[module][line] |= tests
+                    found.tests.setdefault(module, {}).setdefault(line, set()).update(tests)
     return found
 
 
@@ -386,7 +402,7 @@ def main() -> int:
         drawn = sorted(random.Random(asked.seed).sample(range(len(mutants)), sample))
         print(f"{sample} of {len(mutants)} mutants, drawn with seed {asked.seed}")
         mutants = [mutants[one] for one in drawn]
-    lines = execute_all(asked.processes)
+    lines = remembered(asked.processes)
     alive = list(survivors(mutants, lines, asked.processes))
     if asked.survivors:
         for one in sorted(alive, key=lambda one: (one.module, one.line)):

@@ -282,14 +282,14 @@ def test_whatever_happens_load_is_never_negative_and_drains_to_exactly_nothing(d
     assert busy.window_load_seconds(now + 10_000.0) == 0.0
 
 
-def test_a_hundred_thousand_requests_leave_nothing_behind():
+def test_many_requests_leave_nothing_behind():
     busy, draw, now = load(), random.Random(1), 0.0
-    for number in range(100_000):
+    for number in range(20_000):
         now += 0.01
         busy.placed(str(number), draw.randint(1, 4000), 4000, draw.randint(1, 300), now)
         first(busy, str(number - 5), now=now)
         busy.finished(str(number - 50), draw.randint(1, 300), now)
-    for number in range(99_950, 100_000):
+    for number in range(19_950, 20_000):
         busy.drop(str(number), now)
 
     assert (busy.load_seconds(now), busy.waiting, busy.running) == (0.0, 0, 0)
