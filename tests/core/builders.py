@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import count
+from typing import NamedTuple
 
 from preble_plugin.core import (
     Finished,
     FirstToken,
+    LoadReport,
     Placement,
+    ReplicaId,
     Request,
     Scheduler,
     Store,
     Trust,
     namespace,
 )
+from preble_plugin.core.policies.protocol import Choice, Policy, View
+from preble_plugin.core.time_model import TimeModel
 
 BLOCK = 16
 
@@ -80,3 +87,121 @@ def serve(
     made.observe(placed.replica, [FirstToken(request_id, placed.cached_tokens)], now + seconds / 2)
     made.observe(placed.replica, [Finished(request_id, 4)], now + seconds)
     return placed
+
+
+# -- replicas in a wanted state ----------------------------------------------------------
+
+_number = count()
+
+
+def hold(made: Scheduler, replica: ReplicaId, tokens: Sequence[int], now: float = 0.0) -> None:
+    """The replica's cache holds a prompt."""
+    made.apply(replica, [store(tokens)], now)
+
+
+def wait(made: Scheduler, replica: ReplicaId, tokens: int = 16, now: float = 0.0) -> str:
+    """A request of `tokens` that nothing is cached of waits on the replica; its id."""
+    number = next(_number)
+    name = f"waits {number}"
+    place(made, name, prompt(30_000 + number, 0, tokens), now, fixed_replica=replica)
+    made.settle()
+    return name
+
+
+def wait_seconds(made: Scheduler, replica: ReplicaId, seconds: float, now: float = 0.0) -> str:
+    """A request waits there whose prefill takes so long, as a new fleet predicts it."""
+    prefill = TimeModel().prefill_seconds
+    return wait(made, replica, bisect_left(range(1 << 18), seconds, key=lambda n: prefill(n, n)))
+
+
+def decode(
+    made: Scheduler, replica: ReplicaId, requests: int = 1, tokens: int = 16, now: float = 0.0
+) -> list[str]:
+    """Requests of `tokens` each decode on the replica, and have taught no speed; their ids."""
+    names = [wait(made, replica, tokens, now) for _ in range(requests)]
+    made.observe(replica, [FirstToken(name, None, timed=False) for name in names], now)
+    return names
+
+
+def use(made: Scheduler, replica: ReplicaId, tokens: Sequence[int], now: float = 0.0) -> None:
+    """A request with this prompt ran on the replica, taught no speed, and left no expectation."""
+    name = f"used {next(_number)}"
+    place(made, name, tokens, now, fixed_replica=replica)
+    made.observe(replica, [Finished(name, 0, aborted=True)], now)
+
+
+def slow(made: Scheduler, replica: ReplicaId, factor: float) -> None:
+    """Reports teach that the replica prefills `factor` times as long as a new fleet
+    predicts."""
+    prefill = TimeModel().prefill_seconds
+    tokens, seconds = 0, 0.0
+    made.report(replica, LoadReport(1e-6, 0, 1), 0.0)
+    for number in range(64):
+        new = 256 << number % 5
+        name = wait(made, replica, new)
+        made.observe(replica, [FirstToken(name, 0), Finished(name, 0, aborted=True)], 0.0)
+        tokens, seconds = tokens + new, seconds + factor * prefill(new, new)
+        made.report(replica, LoadReport(1e-6 * (number + 2), 0, 1, tokens, seconds), 0.0)
+
+
+class Watched:
+    """Asks a policy, and keeps what the view showed it of each replica."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.name = policy.name
+        self._policy = policy
+
+    def choose(self, view: View) -> Choice:
+        self.seen = [
+            Seen(
+                one.replica,
+                one.hit_tokens,
+                one.miss_tokens,
+                one.load_seconds,
+                one.prefill_seconds,
+                one.eviction_seconds,
+                one.evicted_blocks,
+                one.waiting + one.running,
+            )
+            for one in view.candidates
+        ]
+        self.share = view.hit_share
+        return self._policy.choose(view)
+
+
+class Seen(NamedTuple):
+    """One replica for one request, in numbers."""
+
+    replica: ReplicaId
+    hit: int
+    miss: int
+    load: float
+    prefill: float
+    eviction: float
+    evicted: int
+    in_flight: int
+
+
+class Look:
+    """A policy that takes the first replica, for tests of what a view shows."""
+
+    name = "look"
+
+    def choose(self, view: View) -> Choice:
+        return Choice(0, "look")
+
+
+def chosen(
+    made: Scheduler, tokens: Sequence[int], now: float = 0.0, **fields: object
+) -> tuple[ReplicaId, str]:
+    """Where a request with this prompt is placed, and by which rule; it is not run."""
+    name = f"asked {next(_number)}"
+    placed = place(made, name, tokens, now, **fields)
+    made.observe(placed.replica, [Finished(name, 0, aborted=True)], now)
+    return placed.replica, placed.branch
+
+
+def seen(made: Scheduler, tokens: Sequence[int], now: float = 0.0) -> list[Seen]:
+    """What a policy is shown of each replica, on a scheduler with `Watched`."""
+    chosen(made, tokens, now)
+    return made._policy.seen  # type: ignore[attr-defined,no-any-return]
