@@ -12,8 +12,8 @@
 2. One run under coverage.py tells which tests execute which lines, and how long
    each test takes.
 3. For each mutant a forked process imports the mutated source in place of the module
-   and runs the tests of the mutated line, quickest first, up to the first failure and
-   to `BUDGET_SECONDS` of tests. Hypothesis draws few examples. A mutant that runs out
+   and runs the tests of the mutated line, those named after the module first and then
+   the quickest, up to the first failure and to `BUDGET_SECONDS` of tests. Hypothesis draws few examples. A mutant that runs out
    of time or memory is killed; a mutant that no test executes survives.
 
 The tests see core in Python: the compiled `_speed` is not imported. Exits with 1 below
@@ -42,9 +42,10 @@ from typing import Any, Final, NamedTuple
 
 import coverage
 import libcst as cst
-import msgspec  # noqa: F401  imported once, before the processes part
+import msgspec  # noqa: F401  imported once here, not in each process
 import numpy  # noqa: F401
 import pytest
+import pytest_asyncio.plugin  # noqa: F401
 from hypothesis import Phase, settings
 from libcst.metadata import MetadataWrapper, ParentNodeProvider, PositionProvider
 from mutmut.mutation.file_mutation import MutationVisitor, OuterFunctionProvider
@@ -86,7 +87,7 @@ class Lines(NamedTuple):
 # -- making mutants ----------------------------------------------------------------
 
 
-class Visitor(MutationVisitor):
+class _Visitor(MutationVisitor):
     """mutmut's visitor, which also enters properties and notes where it is."""
 
     METADATA_DEPENDENCIES = (PositionProvider, OuterFunctionProvider, ParentNodeProvider)
@@ -162,7 +163,7 @@ def _changes_strict_alone(mutation: Any) -> bool:
 def mutants_of(module: str) -> Iterator[Mutant]:
     """All mutants of one module, in order of their lines."""
     source = path_of(module).read_text("utf-8")
-    visitor = Visitor()
+    visitor = _Visitor()
     tree = MetadataWrapper(cst.parse_module(source)).visit(visitor)
     pairs = zip(visitor.mutations, visitor.places, strict=True)
     for mutation, (line, lines) in sorted(pairs, key=lambda pair: pair[1][0]):
@@ -186,7 +187,7 @@ def path_of(module: str) -> Path:
 # -- processes -----------------------------------------------------------------------
 
 
-class Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports a mutant's source in place of its module, and no compiled part."""
 
     def __init__(self, mutant: Mutant | None) -> None:
@@ -205,7 +206,7 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._mutant.source, module.__file__, "exec"), module.__dict__)
 
 
-class Seen:
+class _Seen:
     """A plugin that notes which lines each test executes, and its seconds."""
 
     def __init__(self) -> None:
@@ -235,7 +236,7 @@ class Seen:
 
 
 def run_tests(tests: Sequence[str], *plugins: object) -> int:
-    """pytest's exit status for these tests, here."""
+    """pytest's exit status for these tests, in this process."""
     settings.register_profile(
         "mutants",
         max_examples=EXAMPLES,
@@ -246,6 +247,7 @@ def run_tests(tests: Sequence[str], *plugins: object) -> int:
     )
     options = [
         *("-x", "-q", "--noconftest", "--hypothesis-profile=mutants", "-p", "no:cacheprovider"),
+        *("-p", "_hypothesis_pytestplugin", "-p", "pytest_asyncio.plugin"),
         *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
     ]
     return int(pytest.main([*options, *tests], plugins=list(plugins)))
@@ -317,8 +319,8 @@ def execute_all(processes: int) -> Lines:
 
         def job(file: Path) -> tuple[Path, Callable[[], int], float]:
             def work() -> int:
-                sys.meta_path.insert(0, Mutated(None))
-                seen = Seen()
+                sys.meta_path.insert(0, _Mutated(None))
+                seen = _Seen()
                 status = run_tests([str(file)], seen)
                 Path(folder, file.name).write_bytes(pickle.dumps(seen.lines))
                 return status
@@ -367,10 +369,11 @@ def survivors(mutants: Sequence[Mutant], lines: Lines, processes: int) -> Iterat
         tests = tests_for(mutant, lines)
 
         def work() -> int:
-            if not tests:
-                return 0
-            sys.meta_path.insert(0, Mutated(mutant))
-            return run_tests(tests)
+            sys.meta_path.insert(0, _Mutated(mutant))
+            name = mutant.module.replace("policies.", "policy_")
+            own = [test for test in tests if f"/test_{name}.py::" in test]
+            rest = [test for test in tests if test not in own]
+            return (own and run_tests(own)) or (rest and run_tests(rest)) or 0
 
         return mutant, work, 30.0 + 5.0 * sum(lines.seconds[test] for test in tests)
 
@@ -393,6 +396,8 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
     os.chdir(ROOT)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    sys.dont_write_bytecode = False
     if wrong := {*asked.modules, *asked.without} - set(modules()):
         parser.error(f"no module {sorted(wrong)[0]!r} in core; there are {', '.join(modules())}")
     chosen = [one for one in asked.modules or modules() if one not in asked.without]

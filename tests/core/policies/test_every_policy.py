@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from builders import place, prompt, request, scheduler
-from policy_views import chosen, replicas, view
+from builders import chosen, place, prompt, request, scheduler
 
 from preble_plugin.core import Finished, FirstToken, NoReplicaError
-from preble_plugin.core.policies.registry import BUILT_IN, load_policy
+from preble_plugin.core.policies.registry import BUILT_IN
 
 every_policy = pytest.mark.parametrize("name", BUILT_IN)
 
@@ -30,7 +29,7 @@ def test_one_replica_takes_everything(name, blocks):
 
 @every_policy
 def test_an_empty_prompt_is_placed(name):
-    assert chosen(load_policy(name), view(0, *replicas(3)))[0] in range(3)
+    assert chosen(scheduler(3, policy=name), [])[0] in range(3)
 
 
 @every_policy

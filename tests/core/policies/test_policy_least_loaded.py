@@ -2,76 +2,72 @@ from __future__ import annotations
 
 from collections import Counter
 
-from builders import place, prompt, scheduler
-from policy_views import Candidate, chosen, replicas, view
+import pytest
+from builders import chosen, decode, place, prompt, scheduler, wait
 
-from preble_plugin.core import Finished, FirstToken
+from preble_plugin.core import FirstToken, Scheduler
 from preble_plugin.core.policies.least_loaded import LeastLoaded
 
 
-def test_the_fewest_requests_win():
-    candidates = [
-        Candidate(0, running=3),
-        Candidate(1, waiting=1, running=1),
-        Candidate(2, running=5),
-    ]
-
-    assert chosen(LeastLoaded(), view(10, *candidates)) == (1, "least-loaded")
-
-
-def test_a_queue_before_a_full_cache_counts_up_to_four_times():
-    # 4 + 4 * 6 * (1 - 0.5) = 16 against 15 that run
-    candidates = [Candidate(0, waiting=4, cache_usage=1.0), Candidate(1, running=15)]
-
-    assert chosen(LeastLoaded(), view(10, *candidates))[0] == 1
-
-
-def test_a_queue_before_a_half_empty_cache_counts_once():
-    candidates = [Candidate(0, waiting=4, cache_usage=0.5), Candidate(1, running=5)]
-
-    assert chosen(LeastLoaded(), view(10, *candidates))[0] == 0
-
-
-def test_a_full_cache_without_a_queue_costs_nothing():
-    candidates = [Candidate(0, running=4, cache_usage=1.0), Candidate(1, running=5)]
-
-    assert chosen(LeastLoaded(), view(10, *candidates))[0] == 0
-
-
-def test_equal_replicas_are_taken_in_turn():
-    policy = LeastLoaded()
-
-    assert [chosen(policy, view(10, *replicas(3)))[0] for _ in range(5)] == [0, 1, 2, 0, 1]
-
-
-def test_a_burst_counted_as_it_is_placed_spreads_evenly():
-    policy = LeastLoaded()
-    candidates = replicas(4)
-    for _ in range(400):
-        candidates[chosen(policy, view(10, *candidates))[0]].waiting += 1
-
-    assert Counter(one.waiting for one in candidates) == {100: 4}
-
-
-def test_a_queue_before_a_cache_that_is_full_loses_to_more_requests_that_run():
+def queue(blocks: int, decoding: int, shared: bool = False) -> Scheduler:
+    """Four requests wait on replica 0 and fill so many blocks of its 100; on replica 1
+    requests decode and fill one."""
     made = scheduler(2, policy="least-loaded", capacity=100)
-    for name in "ab":  # unlike prompts: 80 of 100 blocks, so each waiting one is 2.8
-        place(made, name, prompt(ord(name), 40), fixed_replica=0)
-    for name in "cde":
-        place(made, name, prompt(1, 10), fixed_replica=1)
-    made.observe(1, [FirstToken(name, 0) for name in "cde"], 0.5)
-    assert place(made, "asked", prompt(2, 10), 0.5).replica == 1
-    made.observe(0, [FirstToken(name, 0) for name in "ab"], 0.6)
-    assert place(made, "next", prompt(3, 10), 0.6).replica == 0
+    for number in range(4):
+        tokens = prompt(1 if shared else 1 + number, blocks if shared else blocks // 4)
+        place(made, f"queued {number}", tokens, fixed_replica=0)
+    for number in range(decoding):
+        place(made, f"decodes {number}", prompt(9, 1), fixed_replica=1)
+    made.observe(1, [FirstToken(f"decodes {one}", None) for one in range(decoding)], 0.0)
+    return made
+
+
+def test_the_fewest_requests_win():
+    made = scheduler(3, policy="least-loaded", capacity=1000)
+    decode(made, 0, 3)
+    wait(made, 1)
+    decode(made, 1, 1)
+    decode(made, 2, 5)
+    assert chosen(made, prompt(1, 1)) == (1, "least-loaded")
+
+
+@pytest.mark.parametrize(
+    ("blocks", "decoding", "expected"),
+    [
+        (100, 15, 1),  # 4 + 4 * 6 * 0.5 = 16
+        (100, 17, 0),
+        (80, 11, 1),  # 4 + 4 * 6 * 0.3 = 11.2
+        (80, 12, 0),
+        (48, 5, 0),
+        (48, 3, 1),
+    ],
+)
+def test_a_queue_counts_up_to_four_times_as_the_cache_fills(blocks, decoding, expected):
+    assert chosen(queue(blocks, decoding), prompt(50, 1))[0] == expected
 
 
 def test_prompts_that_share_their_blocks_fill_a_cache_once():
-    made = scheduler(2, policy="least-loaded", capacity=100)
-    for name in "ab":
-        place(made, name, prompt(1, 40), fixed_replica=0)
-    for name in "cde":
-        place(made, name, prompt(1, 10), fixed_replica=1)
-    made.observe(1, [FirstToken(name, 0) for name in "cde"], 0.5)
-    assert place(made, "asked", prompt(2, 10), 0.5).replica == 0
-    made.observe(1, [Finished(name, 3) for name in "cde"], 0.6)
-    assert place(made, "next", prompt(3, 10), 0.6).replica == 1
+    assert chosen(queue(40, 5, shared=True), prompt(50, 1))[0] == 0
+
+
+def test_a_full_cache_without_a_queue_costs_nothing():
+    made = queue(100, 5)
+    made.observe(0, [FirstToken(f"queued {one}", None) for one in range(4)], 0.0)
+    assert chosen(made, prompt(50, 1))[0] == 0
+
+
+def test_a_cache_of_unknown_size_is_never_full():
+    made = queue(100, 5)
+    made.add_replica(0, capacity_blocks=None)
+    assert chosen(made, prompt(50, 1))[0] == 0
+
+
+def test_equal_replicas_are_taken_in_turn():
+    made = scheduler(3, policy=LeastLoaded())
+    assert [chosen(made, prompt(1, 1))[0] for _ in range(5)] == [0, 1, 2, 0, 1]
+
+
+def test_a_burst_counted_as_it_is_placed_spreads_evenly():
+    made = scheduler(4, policy="least-loaded")
+    placed = [place(made, str(one), prompt(1, 1)).replica for one in range(400)]
+    assert Counter(Counter(placed).values()) == {100: 4}

@@ -1,47 +1,55 @@
 from __future__ import annotations
 
 import pytest
-from builders import place, prompt, scheduler, store
-from policy_views import Candidate, chosen, replicas, view
+from builders import chosen, decode, hold, place, prompt, scheduler, wait
 
-from preble_plugin.core import Finished, FirstToken
-from preble_plugin.core.policies.lmetric import LMetric
+from preble_plugin.core import Finished, FirstToken, Scheduler
 
-
-@pytest.mark.parametrize(("running", "expected"), [(8, 1), (10, 0)])
-def test_a_hit_is_worth_the_batch_it_is_a_share_of(running, expected):
-    # 2000 * 1 against 200 * (running + 1)
-    candidates = replicas(2, holding=[1], hit=1800)
-    candidates[1].running = running
-
-    assert chosen(LMetric(), view(2000, *candidates)) == (expected, "lmetric")
+DOCUMENT = prompt(1, 125)
 
 
-@pytest.mark.parametrize(("queued", "expected"), [(799, 1), (801, 0)])
+def holder() -> Scheduler:
+    """Replica 1 holds 1,792 of the 2,000 tokens that are asked for."""
+    made = scheduler(2, policy="lmetric")
+    hold(made, 1, DOCUMENT[:1792])
+    return made
+
+
+@pytest.mark.parametrize(("decoding", "expected"), [(8, 1), (9, 0)])
+def test_a_hit_is_worth_the_batch_it_is_a_share_of(decoding, expected):
+    # 2000 * 1 against 208 * (decoding + 1)
+    made = holder()
+    decode(made, 1, decoding)
+    assert chosen(made, DOCUMENT) == (expected, "lmetric")
+
+
+@pytest.mark.parametrize(("queued", "expected"), [(791, 1), (793, 0)])
 def test_what_is_queued_counts_with_what_is_new(queued, expected):
-    # 1000 * 2 against (200 + queued) * 2
-    candidates = replicas(2, holding=[1], hit=800, running=1)
-    candidates[1].queued_tokens = queued
-
-    assert chosen(LMetric(), view(1000, *candidates))[0] == expected
+    # 2000 * 1 against (208 + queued) * 2
+    made = holder()
+    wait(made, 1, queued)
+    assert chosen(made, DOCUMENT)[0] == expected
 
 
 def test_those_that_wait_are_of_the_batch():
-    candidates = [Candidate(0, waiting=2, running=1), Candidate(1, running=2)]
-
-    assert chosen(LMetric(), view(1000, *candidates))[0] == 1
+    made = scheduler(2, policy="lmetric")
+    decode(made, 0)
+    wait(made, 0, 1)
+    wait(made, 0, 1)
+    decode(made, 1, 3)
+    assert chosen(made, DOCUMENT)[0] == 1  # 2002 * 4 against 2000 * 4
 
 
 def test_of_idle_replicas_the_one_that_holds_the_prefix_wins():
-    candidates = replicas(4, holding=[2], hit=32)
-
-    assert chosen(LMetric(), view(1000, *candidates))[0] == 2
+    made = scheduler(4, policy="lmetric")
+    hold(made, 2, DOCUMENT[:32])
+    assert chosen(made, DOCUMENT)[0] == 2
 
 
 def test_a_queue_of_prefill_sends_a_prefix_elsewhere_until_it_is_done():
     made = scheduler(2, policy="lmetric")
     document = prompt(1, 40)
-    made.apply(1, [store(document)], 0.0)
+    hold(made, 1, document)
     place(made, "long", prompt(2, 100), fixed_replica=1)
     asked = document + prompt(3, 1)
     assert place(made, "a", asked).replica == 0  # 41 blocks * 1 against 101 blocks * 2

@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from policy_views import chosen, replicas, view
+from builders import chosen, prompt, scheduler
 
 from preble_plugin.core.policies.registry import (
     BUILT_IN,
@@ -66,7 +66,7 @@ def test_packaging_registers_every_built_in_policy_as_the_same_class():
 def test_a_policy_of_another_package_is_found_by_its_entry_point(installed):
     installed("last", LAST)
 
-    assert chosen(load_policy("last"), view(10, *replicas(3))) == (2, "last")
+    assert chosen(scheduler(3, policy="last"), prompt(1, 1)) == (2, "last")
     assert "last" in policy_names()
 
 

@@ -1,43 +1,43 @@
 from __future__ import annotations
 
-from builders import place, prompt, scheduler, store
-from policy_views import Candidate, chosen, replicas, view
+from builders import chosen, decode, hold, place, prompt, scheduler, wait
 
 from preble_plugin.core import Finished
-from preble_plugin.core.policies.total_tokens import TotalTokens
 
 
 def test_the_fewest_tokens_win_over_the_fewest_requests():
-    candidates = [
-        Candidate(0, tokens_in_flight=9000, running=1),
-        Candidate(1, tokens_in_flight=8999, waiting=20, running=40),
-    ]
-
-    assert chosen(TotalTokens(), view(10, *candidates)) == (1, "total-tokens")
+    made = scheduler(2, policy="total-tokens")
+    decode(made, 0, 1, 900)
+    decode(made, 1, 6, 100)
+    for _ in range(3):
+        wait(made, 1, 99)
+    assert chosen(made, prompt(1, 1)) == (1, "total-tokens")
 
 
 def test_of_equal_tokens_the_fewest_requests_win():
-    candidates = replicas(3, tokens_in_flight=4000, waiting=2, running=2)
-    candidates[2].waiting = 1
-
-    assert chosen(TotalTokens(), view(10, *candidates))[0] == 2
+    made = scheduler(3, policy="total-tokens")
+    for replica, requests in enumerate((4, 2, 1)):
+        decode(made, replica, requests, 40 // requests)
+        for _ in range(requests):
+            wait(made, replica, 40 // requests)
+    assert chosen(made, prompt(1, 1))[0] == 2
 
 
 def test_of_equals_the_lowest_slot_wins():
-    candidates = [Candidate(4), Candidate(7), Candidate(9)]
-
-    assert chosen(TotalTokens(), view(10, *candidates))[0] == 4
+    made = scheduler(4, policy="total-tokens")
+    made.remove_replica(0)
+    assert {chosen(made, prompt(one, 1))[0] for one in range(12)} == {1}
 
 
 def test_what_is_cached_is_not_looked_at():
-    candidates = replicas(2, holding=[1], hit=2000)
-
-    assert chosen(TotalTokens(), view(2048, *candidates))[0] == 0
+    made = scheduler(2, policy="total-tokens")
+    hold(made, 1, prompt(1, 100))
+    assert chosen(made, prompt(1, 100))[0] == 0
 
 
 def test_placed_prompts_count_whole_until_they_end():
     made = scheduler(2, policy="total-tokens")
-    made.apply(0, [store(prompt(1, 100))], 0.0)
+    hold(made, 0, prompt(1, 100))
     assert place(made, "long", prompt(1, 100)).replica == 0
     assert [place(made, name, prompt(2, 30)).replica for name in "abcd"] == [1, 1, 1, 1]
     assert place(made, "e", prompt(2, 30)).replica == 0  # 1600 tokens against 1920
