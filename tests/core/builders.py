@@ -21,6 +21,7 @@ from preble_plugin.core import (
 )
 from preble_plugin.core.policies.protocol import Choice, Policy, View
 from preble_plugin.core.time_model import TimeModel
+from preble_plugin.core.view import PlacementView
 
 BLOCK = 16
 
@@ -182,15 +183,6 @@ class Seen(NamedTuple):
     in_flight: int
 
 
-class Look:
-    """A policy that takes the first replica, for tests of what a view shows."""
-
-    name = "look"
-
-    def choose(self, view: View) -> Choice:
-        return Choice(0, "look")
-
-
 def chosen(
     made: Scheduler, tokens: Sequence[int], now: float = 0.0, **fields: object
 ) -> tuple[ReplicaId, str]:
@@ -201,7 +193,9 @@ def chosen(
     return placed.replica, placed.branch
 
 
-def seen(made: Scheduler, tokens: Sequence[int], now: float = 0.0) -> list[Seen]:
-    """What a policy is shown of each replica, on a scheduler with `Watched`."""
-    chosen(made, tokens, now)
-    return made._policy.seen  # type: ignore[attr-defined,no-any-return]
+def view(
+    made: Scheduler, tokens: Sequence[int], now: float = 0.0, **fields: object
+) -> PlacementView:
+    """What a policy is shown of a request with this prompt, which is not placed."""
+    asked = request(made, f"shown {next(_number)}", tokens, **fields)  # type: ignore[arg-type]
+    return made._view(asked, now)
