@@ -13,8 +13,9 @@
    each test takes.
 3. For each mutant a forked process imports the mutated source in place of the module
    and runs the tests of the mutated line, those named after the module first and then
-   the quickest, up to the first failure and to `BUDGET_SECONDS` of tests. Hypothesis draws few examples. A mutant that runs out
-   of time or memory is killed; a mutant that no test executes survives.
+   the quickest, up to the first failure and to `BUDGET_SECONDS` of tests. Hypothesis
+   draws few examples. A mutant that runs out of time or memory is killed; a mutant that
+   no test executes survives.
 
 The tests see core in Python: the compiled `_speed` is not imported. Exits with 1 below
 `PASS_SHARE`.
