@@ -320,6 +320,22 @@ class HeldTree(TreeShape):
             for column in [one for one in half.expecting or () if half.holders >> one & 1]:
                 self._stop_expecting(half, column)
 
+    def _trim(self, node: Node) -> None:
+        """Free what nobody holds at the end of a node that nobody expects, once it is
+        half of it. O(columns that hold some of it), and amortised O(1) for each block."""
+        if node.children or node.holders or node.expected or not node.partial:
+            return
+        held = 0
+        for bitmap in node.partial.values():
+            held |= bitmap
+        size = held.bit_length()
+        if 2 * size <= node.size:
+            self.blocks -= node.size - size
+            node.edge = node.edge[: size * KEY_BYTES]
+            node.size = size
+            for column, bitmap in list(node.partial.items()):
+                node.set_bitmap(column, bitmap, size)
+
     def _can_merge(self, node: Node, child: Node) -> bool:
         if node.expected or child.expected:
             return False

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from preble_plugin.core.calibration import Calibration, Mark
 from preble_plugin.core.report import LoadReport
@@ -27,17 +27,6 @@ from preble_plugin.core.work_window import WorkWindow
 
 FULL_BATCH: Final = 32
 """Requests in a full batch, where the replica does not run fewer at most."""
-
-
-class Served(NamedTuple):
-    """A request that has left, in tokens and seconds."""
-
-    prompt_tokens: int
-    new_tokens: int
-    """As the engine counted them, or else as predicted."""
-    expected_output_tokens: int
-    placed_at: float
-    first_token_at: float | None
 
 
 class _Request:
@@ -211,10 +200,9 @@ class ReplicaLoad:
         self._head_since = now
         self._price()
 
-    def finished(self, request_id: str, output_tokens: int, now: float) -> Served | None:
-        """A request ended by itself after `output_tokens`: what it was, or None
-        if it is unknown. One that has output and was waiting still (both came
-        in one message) has had its first token now."""
+    def finished(self, request_id: str, output_tokens: int, now: float) -> None:
+        """A request ended by itself after `output_tokens`. One that has output and was
+        waiting still (both came in one message) has had its first token now."""
         if output_tokens > 0 and request_id in self._waiting:
             self.first_token([FirstToken(request_id, None)], now)
         self._calibration.passed(now, len(self._running), self._running_context)
@@ -222,14 +210,12 @@ class ReplicaLoad:
         request = self._running.get(request_id)
         if request is not None and request.began is not None:
             self._calibration.decoded(request.began, output_tokens)
-        served = self.drop(request_id, now)
-        if served is not None:
+        if self.drop(request_id, now):
             self.window.finished(max(output_tokens, 0), now)
-        return served
 
-    def drop(self, request_id: str, now: float) -> Served | None:
+    def drop(self, request_id: str, now: float) -> bool:
         """A request was aborted or failed: its work is no more; in the window it
-        stays. Returns what it was, or None if it is unknown."""
+        stays. Returns whether it was in flight."""
         self._calibration.passed(now, len(self._running), self._running_context)
         request = self._waiting.pop(request_id, None)
         if request is not None:
@@ -239,18 +225,12 @@ class ReplicaLoad:
         else:
             request = self._running.pop(request_id, None)
             if request is None:
-                return None
+                return False
             self._running_context -= request.context
         self._output -= request.expected
         self._output_times_context -= request.expected * request.context
         self._price()
-        return Served(
-            request.prompt,
-            request.new,
-            request.expected,
-            request.placed_at,
-            request.began.at if request.began is not None else None,
-        )
+        return True
 
     def reported(self, report: LoadReport, now: float) -> None:
         """The replica said this of itself, after all that it said before. About 30 us

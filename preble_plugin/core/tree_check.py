@@ -47,6 +47,11 @@ def check_tree(tree: PrefixTree) -> None:
             expected[column] += length - node.holds(column).bit_count()
         assert mask == node.expected, "expected mask and sets differ"
         assert node.needed, "a node that nobody needs"
+        if not (node.children or node.holders or node.expected):
+            union = 0
+            for bitmap in (node.partial or {}).values():
+                union |= bitmap
+            assert 2 * union.bit_length() > length, "half of a node is held by nobody"
     assert nodes == tree.nodes, "node count"
     assert blocks == tree.blocks, "block count"
     assert blocks <= tree.max_blocks, "more blocks than the tree may have"

@@ -90,6 +90,7 @@ class TreeShape:
         self.nodes += 1
         self._was_split(upper, node)
         if node.needed:
+            self._trim(node)
             self._merge(node)
         else:
             self._free(node)
@@ -99,6 +100,10 @@ class TreeShape:
 
     def _was_split(self, upper: Node, lower: Node) -> None:
         """Divide what is kept on `lower` between the two."""
+        raise NotImplementedError
+
+    def _trim(self, node: Node) -> None:
+        """Free blocks at the end of a node that nobody needs."""
         raise NotImplementedError
 
     def _can_merge(self, node: Node, child: Node) -> bool:
@@ -139,6 +144,7 @@ class TreeShape:
         while not node.needed and node.forward is None and node.parent is not None:
             node = self._free(node)
         if node.forward is None:
+            self._trim(node)
             self._join(node)
 
     def _join(self, node: Node) -> Node:

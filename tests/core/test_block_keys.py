@@ -9,7 +9,7 @@ from compiled import IMPLEMENTATIONS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preble_plugin.core import BlockHasher, TokenIdError, block_keys, namespace
+from preble_plugin.core import BlockHasher, TokenIdError, namespace
 
 SEED = b"0123456789abcdef"
 FACTORS = np.arange(3, 3 + 2 * 64, 2, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -176,10 +176,6 @@ def test_a_list_that_shrinks_while_it_is_read_is_an_error_or_keys_and_never_wors
     prompt: list[object] = [1, Shrinking(), *range(1000)]
     with contextlib.suppress(RuntimeError, ValueError):
         assert len(keys(implementation, prompt)) % 8 == 0
-
-
-def test_a_hasher_goes_by_the_fastest_there_is():
-    assert block_keys.fastest_keys is list(IMPLEMENTATIONS.values())[-1].keys
 
 
 def test_a_sequence_of_any_kind_has_the_keys_of_the_list():

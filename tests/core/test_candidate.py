@@ -107,4 +107,4 @@ def test_a_receipt_has_the_costs_that_were_asked_for():
     assert (second.replica, second.hit_tokens, second.trust) == (1, 10 * BLOCK, Trust.GAPPED)
     assert (first.load_seconds, second.load_seconds) == (pytest.approx(PREFILL(700, 700)), 0.0)
     assert second.prefill_seconds == pytest.approx(PREFILL(32, 192))
-    assert (first.eviction_seconds, first.in_flight) == (None, None)
+    assert (first.eviction_seconds, first.in_flight) == (None, 1)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preble_plugin.core.load import FULL_BATCH, ReplicaLoad
+from preble_plugin.core.report import LoadReport
 from preble_plugin.core.request import FirstToken
 from preble_plugin.core.time_model import TimeModel
 
@@ -104,29 +105,22 @@ def test_the_head_that_is_dropped_leaves_the_next_unserved():
     assert busy.load_seconds(10.3) == pytest.approx(busy.model.prefill_seconds(5000, 5000))
 
 
-def test_a_finished_request_says_what_it_was():
-    busy = load()
-    busy.placed("a", 500, 2000, 16, now=10.0)
-    first(busy, "a", now=10.5, cached=1600)
-
-    assert busy.finished("a", 20, now=11.0) == (2000, 400, 16, 10.0, 10.5)
-
-
 def test_a_request_that_finishes_with_its_first_token_is_done():
     busy = load()
     busy.placed("a", 500, 2000, 1, now=10.0)
+    busy.finished("a", 1, now=10.5)
 
-    served = busy.finished("a", 1, now=10.5)
-
-    assert served is not None
-    assert (served.first_token_at, busy.waiting, busy.running) == (10.5, 0, 0)
+    assert (busy.waiting, busy.running, busy.load_seconds(10.5)) == (0, 0, 0.0)
+    assert busy.window.mean_output_tokens(10.5) == 1
 
 
-def test_a_request_that_fails_before_a_token_never_had_one():
+def test_a_request_that_fails_before_a_token_teaches_no_speed():
     busy = load()
     busy.placed("a", 500, 2000, 16, now=10.0)
+    busy.finished("a", 0, now=19.0)
+    busy.placed("b", 500, 2000, 16, now=20.0)
 
-    assert busy.finished("a", 0, now=10.5) == (2000, 500, 16, 10.0, None)
+    assert busy.load_seconds(20.0) == TimeModel().prefill_seconds(500, 2000)
 
 
 def test_unknown_requests_are_ignored():
@@ -135,20 +129,27 @@ def test_unknown_requests_are_ignored():
     before = busy.load_seconds(10.0)
     first(busy, "x", now=10.0)
 
-    assert (busy.finished("x", 5, now=10.0), busy.drop("x", now=10.0)) == (None, None)
+    busy.finished("x", 5, now=10.0)
+
+    assert not busy.drop("x", now=10.0)
     assert (busy.load_seconds(10.0), busy.waiting, busy.running) == (before, 1, 0)
+    assert busy.window.mean_output_tokens(10.0) == 16
 
 
 def test_a_second_first_token_of_a_request_changes_nothing():
-    busy = load()
-    busy.placed("a", 500, 2000, 16, now=10.0)
-    first(busy, "a", "a", now=10.5)
-    first(busy, "a", now=10.7)
+    once, again = load(), load()
+    for each in (once, again):
+        each.placed("a", 500, 2000, 16, now=10.0)
+    first(once, "a", now=10.5)
+    first(again, "a", "a", now=10.5)
+    first(again, "a", now=10.7)
+    for each in (once, again):
+        each.finished("a", 40, now=12.0)
+        each.reported(LoadReport(13.0, 0, 0), 13.0)
 
-    served = busy.finished("a", 20, now=11.0)
-
-    assert served is not None
-    assert served.first_token_at == 10.5
+    assert again.model.prefill_coefficients == once.model.prefill_coefficients
+    assert again.model.decode_coefficients == once.model.decode_coefficients
+    assert once.model.prefill_coefficients != TimeModel().prefill_coefficients
 
 
 def test_an_id_placed_twice_is_in_flight_once():
@@ -168,9 +169,8 @@ def test_a_request_that_outlives_the_window_finishes_as_any_other():
     assert busy.requests_in_window(1000.0) == 0
     assert busy.window_load_seconds(1000.0) == 0.0
 
-    served = busy.finished("a", 4000, now=1000.0)
+    busy.finished("a", 4000, now=1000.0)
 
-    assert served is not None
     assert (busy.load_seconds(1000.0), busy.running) == (0.0, 0)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import msgspec
 import pytest
 from played_replica import PlayedReplica
 
@@ -17,13 +16,6 @@ def proofs(placed_at: float, *reports: LoadReport) -> list[bool]:
     """What each report proves of a request placed then."""
     stillness = Stillness()
     return [stillness.proves(report, lambda: placed_at) for report in reports]
-
-
-def test_a_report_travels_as_a_short_array():
-    report = LoadReport(5.0, 1, 2, prefill_tokens=300)
-    sent = msgspec.msgpack.encode(report)
-    assert msgspec.msgpack.decode(sent)[:4] == [5.0, 1, 2, 300]
-    assert msgspec.msgpack.decode(sent, type=LoadReport) == report
 
 
 @pytest.mark.parametrize("field", ["as_of", "prefill_seconds", "decode_seconds"])

@@ -61,6 +61,24 @@ def test_what_is_expected_ends_a_second_after_its_request():
     assert place(made, "c", prompt(1, 30, extra=3), 2.1).cached_tokens == 0
 
 
+def test_an_engine_message_ends_what_is_due_without_a_further_placement():
+    made = scheduler(1)
+    place(made, "a", prompt(1, 30, extra=1))
+    made.observe(0, [FirstToken("a", 0), Finished("a", 4)], 1.0)
+    made.observe(0, [], 1.9)
+    assert made.status(1.9).tree_blocks == 30
+    made.observe(0, [], 2.1)
+    assert made.status(2.1).tree_blocks == 0
+
+
+def test_placements_do_not_grow_the_tree_beyond_its_bound():
+    made = scheduler(2, max_tree_blocks=50)
+    for number in range(6):
+        place(made, str(number), prompt(number, 20))
+    status = made.status(0.0)
+    assert (status.tree_blocks, status.in_flight) == (40, 6)
+
+
 def test_an_abort_in_the_queue_ends_what_was_expected_at_once():
     made = scheduler(1)
     place(made, "a", prompt(1, 30, extra=1))

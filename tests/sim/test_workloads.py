@@ -128,6 +128,5 @@ def test_a_number_that_cannot_be_is_refused(name: str, wrong: dict[str, float], 
         make(name, **{"requests": 10, "rate": 1.0, "seed": 1, **wrong})  # type: ignore[arg-type]
 
 
-def test_every_workload_has_a_line_for_the_table() -> None:
-    assert all(w.name == name and len(w.summary) in range(10, 61) for name, w in WORKLOADS.items())
+def test_a_workload_says_what_may_be_set() -> None:
     assert WORKLOADS["hot"].parameters == {"share": 0.9, "others": 100, "prefix_tokens": 3000}
