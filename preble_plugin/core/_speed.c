@@ -663,6 +663,64 @@ expect(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return Py_BuildValue("(nn)", depth, blocks);
 }
 
+/* Link two nodes of an order of use; a node that drops out of a dict may be freed. */
+static int
+link_nodes(PyObject *after, PyObject *before, PyObject *first, PyObject *second)
+{
+    return PyDict_SetItem(after, first, second) < 0 || PyDict_SetItem(before, second, first) < 0
+               ? -1
+               : 0;
+}
+
+/* None: see use_order.UseOrder.use. */
+static PyObject *
+use(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 4 || !PyDict_CheckExact(args[0]) || !PyDict_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "use(after, before, end, node)");
+        return NULL;
+    }
+    PyObject *after = args[0], *before = args[1], *end = args[2], *node = args[3];
+    PyObject *next = PyDict_GetItemWithError(after, node);
+    if (next == end) {
+        Py_RETURN_NONE;
+    }
+    if (next == NULL && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (next != NULL) {
+        PyObject *previous = PyDict_GetItemWithError(before, node);
+        if (previous == NULL) {
+            if (!PyErr_Occurred()) {
+                PyErr_SetObject(PyExc_KeyError, node);
+            }
+            return NULL;
+        }
+        Py_INCREF(next);
+        Py_INCREF(previous);
+        int failed = link_nodes(after, before, previous, next);
+        Py_DECREF(next);
+        Py_DECREF(previous);
+        if (failed) {
+            return NULL;
+        }
+    }
+    PyObject *last = PyDict_GetItemWithError(before, end);
+    if (last == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetObject(PyExc_KeyError, end);
+        }
+        return NULL;
+    }
+    Py_INCREF(last);
+    int failed = link_nodes(after, before, last, node) || link_nodes(after, before, node, end);
+    Py_DECREF(last);
+    if (failed) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"keys", (PyCFunction)(void (*)(void))keys, METH_FASTCALL,
      "keys(tokens, factors, block_size): packed 64-bit keys of the full blocks."},
@@ -671,6 +729,8 @@ static PyMethodDef methods[] = {
      "walk(root, keys, columns): (path, blocks, in_last, alive, drops)."},
     {"expect", (PyCFunction)(void (*)(void))expect, METH_FASTCALL,
      "expect(path, column, first_use, begun, recent): (depth, blocks)."},
+    {"use", (PyCFunction)(void (*)(void))use, METH_FASTCALL,
+     "use(after, before, end, node): make a node the last of an order of use."},
     {NULL, NULL, 0, NULL},
 };
 

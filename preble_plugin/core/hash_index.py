@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from preble_plugin.core.events import EngineHash
 from preble_plugin.core.node import Node
@@ -28,12 +28,9 @@ Place: TypeAlias = tuple[Node, int]
 """A block: a node at or below it (or what that node became), and its depth."""
 
 
-class Taken(NamedTuple):
-    """Blocks in a row whose hashes were taken out."""
-
-    node: Node
-    depth: int
-    blocks: int
+Taken: TypeAlias = tuple[Node, int, int]
+"""Blocks in a row whose hashes were taken out: a node at or below the last of them, the
+depth of the first, and their number."""
 
 
 class Run:
@@ -147,7 +144,7 @@ class HashIndex:
                 held.pop()
         else:
             held[low : low + count] = [None] * count
-        return Taken(run.node, run.depth + low, count)
+        return run.node, run.depth + low, count
 
     def clear(self) -> None:
         """Forget all."""

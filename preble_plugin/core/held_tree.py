@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TypeAlias
 
 from preble_plugin.core.block_keys import KEY_BYTES
 from preble_plugin.core.match import first_difference
@@ -22,16 +22,10 @@ from preble_plugin.core.tree_shape import LONGEST_EDGE, TreeShape
 from preble_plugin.core.usage import later_use
 from preble_plugin.core.use_order import UseOrder
 
-
-class Held(NamedTuple):
-    """What `HeldTree.hold` did."""
-
-    leaf: Node
-    """The node of the last block that is held."""
-    blocks: int
-    """Blocks held, from the first on: fewer than asked for where the tree is full."""
-    before: int
-    """Bitmap of those that the column held already."""
+Held: TypeAlias = tuple[Node, int, int]
+"""What `HeldTree.hold` did: the node of the last block that is held; how many are, from
+the first on (fewer than asked for where the tree is full); and the bitmap of those that
+the column held already."""
 
 
 class HeldTree(TreeShape):
@@ -98,14 +92,16 @@ class HeldTree(TreeShape):
         before = position = 0
         end = len(keys)
         offset = depth - node.depth
+        same = False
         while position < end:
             if offset == node.size:
                 child = node.children.get(keys[position : position + KEY_BYTES])
                 if child is None:
                     rest = keys[position:] if position else keys
-                    if len(rest) > self.room * KEY_BYTES:
+                    if self.blocks + len(rest) // KEY_BYTES > self.max_blocks:
                         rest = rest[: self.room * KEY_BYTES]
                     if rest:
+                        same = same or bool(node.partial)
                         node = self._append(node, column, rest)
                         position += len(rest)
                     break
@@ -117,6 +113,7 @@ class HeldTree(TreeShape):
                 matched = first_difference(edge, keys[position : position + len(edge)])
             blocks = matched // KEY_BYTES
             if blocks:
+                same = True
                 had = self._mark(node, column, offset, blocks)
                 if had:
                     before |= had << position // KEY_BYTES
@@ -127,8 +124,10 @@ class HeldTree(TreeShape):
                     break
                 node = self.split(node, offset)
                 offset = node.size
-        self._join_path(node, depth)
-        return Held(node, position // KEY_BYTES, before)
+        if same:
+            # The column holds what others do, or has holes: nodes may be one now.
+            self._join_path(node, depth)
+        return node, position // KEY_BYTES, before
 
     def _append(self, node: Node, column: int, keys: bytes) -> Node:
         """Let a column hold new blocks below `node`; returns the node of the last."""
@@ -144,11 +143,13 @@ class HeldTree(TreeShape):
             node.size += added
             self.blocks += added
             return node
-        for made in self._new_nodes(node, keys):
+        leaf = made = self._new_nodes(node, keys)
+        while made is not node:
             made.holders = bit
             self.held[column].use(made)
-            node = made
-        return node
+            assert made.parent is not None
+            made = made.parent
+        return leaf
 
     def _join_path(self, node: Node, depth: int) -> None:
         """Merge what can be of the path to `node`, up to the block before `depth`: a
@@ -227,7 +228,8 @@ class HeldTree(TreeShape):
             asked = (1 << end - node.depth) - (1 << first)
             if node.more_holds and column in node.more_holds:
                 asked = self._release_again(node, column, first, end)
-            if node.holders & bit:
+            whole = node.holders & bit
+            if whole:
                 bitmap = ((1 << node.size) - 1) & ~asked
                 if asked:
                     node.holders ^= bit
@@ -246,7 +248,8 @@ class HeldTree(TreeShape):
                         node.partial.pop(column, None)
                     self.held[column].discard(node)
             end = node.depth + first
-            self._tidy(node)
+            if whole or 2 * bitmap.bit_length() <= node.size:
+                self._tidy(node)
             if end <= depth:
                 return
             node = self.settle(parent)

@@ -37,10 +37,7 @@ class OrphanStores:
         self._by_parent: OrderedDict[EngineHash, dict[Orphan, None]] = OrderedDict()
         self._by_hash: dict[tuple[int, EngineHash], dict[Orphan, None]] = {}
         """Those that have a hash left, by column and hash; the latest last."""
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
+        self.count = 0
 
     def add(self, store: Store, layer: Layer) -> Orphan | None:
         """Let a store wait for its parent; returns the oldest one if it gave way. One
@@ -48,10 +45,10 @@ class OrphanStores:
         orphan = Orphan(store, layer)
         assert store.parent is not None
         self._by_parent.setdefault(store.parent, {})[orphan] = None
-        self._count += 1
+        self.count += 1
         for engine_hash in orphan.left:
             self._by_hash.setdefault((layer.column, engine_hash), {})[orphan] = None
-        if self._count <= ORPHAN_STORES:
+        if self.count <= ORPHAN_STORES:
             return None
         oldest = next(iter(next(iter(self._by_parent.values()))))
         for engine_hash in oldest.left:
@@ -62,7 +59,7 @@ class OrphanStores:
     def take(self, parent: EngineHash) -> list[Orphan]:
         """Those that wait for `parent`, in order; they wait no more."""
         ready = list(self._by_parent.pop(parent, ()))
-        self._count -= len(ready)
+        self.count -= len(ready)
         for orphan in ready:
             for engine_hash in orphan.left:
                 self._unlist(orphan, engine_hash)
@@ -94,7 +91,7 @@ class OrphanStores:
         del waiting[orphan]
         if not waiting:
             del self._by_parent[parent]
-        self._count -= 1
+        self.count -= 1
 
     def _unlist(self, orphan: Orphan, engine_hash: EngineHash) -> None:
         key = orphan.layer.column, engine_hash

@@ -90,11 +90,17 @@ class PrefixTree(HeldTree):
             if len(path) > 1 and path[-2].forward is not None:
                 del path[-2]
         node = path[-1] if path else self.root
-        new = keys[match.blocks * KEY_BYTES :]
-        if new and len(new) <= self.room * KEY_BYTES:
-            path += self._new_nodes(node, new)
-            match.blocks = len(keys) // KEY_BYTES
-        return path[-1] if path else node
+        known, blocks = match.blocks, len(keys) // KEY_BYTES
+        if known < blocks <= self.max_blocks - self.blocks + known:
+            leaf = self._new_nodes(node, keys[known * KEY_BYTES :])
+            start = len(path)
+            path.append(leaf)
+            while (above := path[start].parent) is not node:
+                assert above is not None
+                path.insert(start, above)
+            node = leaf
+            match.blocks = blocks
+        return node
 
     # -- expecting -------------------------------------------------------------
 

@@ -69,6 +69,8 @@ class Residency:
         self._missing: Copies[tuple[int, EngineHash]] = Copies()
         """Copies of hashes whose store was skipped, by column: the replica has them."""
         self._missing_overflow = False
+        self.complete = True
+        """Whether no store that the replica still holds was skipped."""
         self.skipped: Counter[str] = Counter()
         """Events that were not applied, or not as they say, by cause."""
 
@@ -90,7 +92,7 @@ class Residency:
     @property
     def orphan_count(self) -> int:
         """Stores that wait for their parent. O(1)."""
-        return len(self._orphans)
+        return self._orphans.count
 
     @property
     def missing_blocks(self) -> int:
@@ -98,18 +100,13 @@ class Residency:
         remembered. O(1)."""
         return self._missing.total
 
-    @property
-    def complete(self) -> bool:
-        """Whether no store that the replica still holds was skipped. O(1)."""
-        return not (self._missing.total or self._missing_overflow)
-
     # -- events ------------------------------------------------------------------
 
     def apply(self, event: CacheEvent) -> EventOutcome:
         """Apply one event. O(blocks), and of what waited for them."""
         if isinstance(event, Store):
             outcome, held = self._store(event)
-            if self._orphans and held:
+            if self._orphans.count and held:
                 self._adopt(held)
             return outcome
         if isinstance(event, Remove):
@@ -125,6 +122,7 @@ class Residency:
         self._orphans.clear()
         self._missing.clear()
         self._missing_overflow = False
+        self.complete = True
 
     def close(self) -> None:
         """Forget everything and give the columns back."""
@@ -150,13 +148,9 @@ class Residency:
             self.columns |= 1 << column
         return found
 
-    def _known_layer(self, group: int, medium: str) -> Layer | None:
-        if medium == GPU and self.main_known and group == self.main.group:
-            return self.main
-        return self.layers.get((group, medium))
-
     def _layer_of(self, event: Store) -> Layer:
-        found = self._known_layer(event.group, event.medium)
+        """The layer of a store that is not of the main one. O(1)."""
+        found = self.layers.get((event.group, event.medium))
         if found is not None:
             return found
         full = event.attention is Attention.FULL
@@ -180,7 +174,9 @@ class Residency:
     def _store(self, event: Store) -> tuple[EventOutcome, Sequence[EngineHash]]:
         """Apply a store, but for what waits for it; also returns the hashes by which
         blocks are held now."""
-        layer = self._layer_of(event)
+        layer = self.main
+        if not (self.main_known and event.group == layer.group and event.medium == GPU):
+            layer = self._layer_of(event)
         hashes, parent = event.hashes, event.parent
         own_size = event.block_size == self.hasher.block_size
         if event.attention is not Attention.FULL or not event.tokens or not own_size:
@@ -196,7 +192,7 @@ class Residency:
             return self._skip(layer, hashes, "wrong_length")
         above, depth = self._tree.root, 0
         if parent is not None:
-            place = self._find(layer, parent)
+            place = layer.index.find(parent) or self._find(layer, parent)
             if place is None:
                 oldest = self._orphans.add(event, layer)
                 if oldest is not None:
@@ -215,7 +211,7 @@ class Residency:
             self._index_each(layer, known, leaf, depth, before)
         if self.layers:
             for other in self.all_layers:
-                if other.unplaced:
+                if other.unplaced.total:
                     self._place(other, known)
         if blocks < len(hashes):
             return self._skip(layer, hashes[blocks:], "tree_full")[0], known
@@ -317,12 +313,14 @@ class Residency:
 
     def _remove(self, event: Remove) -> EventOutcome:
         """Drop one copy of each hash; SKIPPED where one of them is unknown."""
-        layer = self._known_layer(event.group, event.medium)
+        layer: Layer | None = self.main
+        if not (self.main_known and event.group == self.main.group and event.medium == GPU):
+            layer = self.layers.get((event.group, event.medium))
         if layer is None:
             self.skipped["unknown_hash"] += 1
             return EventOutcome.SKIPPED
         known = True
-        if layer.copies:
+        if layer.copies.total:
             for engine_hash in event.hashes:
                 known &= self._remove_one(layer, engine_hash)
             return EventOutcome.APPLIED if known else EventOutcome.SKIPPED
@@ -334,7 +332,7 @@ class Residency:
                 number += 1
             else:
                 self._tree.release(layer.column, *taken)
-                number += taken.blocks
+                number += taken[2]
         return EventOutcome.APPLIED if known else EventOutcome.SKIPPED
 
     def _remove_one(self, layer: Layer, engine_hash: EngineHash) -> bool:
@@ -349,11 +347,10 @@ class Residency:
     def _remove_unseen(self, layer: Layer, engine_hash: EngineHash) -> bool:
         """Remove a hash that names no block of `layer`: its store may wait, or have been
         skipped."""
-        if (
-            layer.unplaced.drop(engine_hash)
-            or self._orphans.remove(layer, engine_hash)
-            or self._missing.drop((layer.column, engine_hash))
-        ):
+        if layer.unplaced.drop(engine_hash) or self._orphans.remove(layer, engine_hash):
+            return True
+        if self._missing.drop((layer.column, engine_hash)):
+            self.complete = not (self._missing.total or self._missing_overflow)
             return True
         self.skipped["unknown_hash"] += 1
         return False
@@ -365,6 +362,7 @@ class Residency:
         self.skipped[cause] += 1
         for engine_hash in hashes:
             self._missing.add((layer.column, engine_hash))
+            self.complete = False
         while len(self._missing) > MISSING_BLOCKS:
             self._missing_overflow = True
             self._missing.pop(self._missing.first())

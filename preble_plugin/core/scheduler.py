@@ -251,13 +251,14 @@ class Scheduler:
         if known is None:
             skipped = sum(1 for _ in events)
         else:
-            skipped, residency, trust = 0, known.residency, known.trust
+            skipped, residency = 0, known.residency
+            complete = residency.complete
             for event in events:
                 if residency.apply(event) is EventOutcome.SKIPPED:
                     skipped += 1
                 elif isinstance(event, Clear):
                     known.expectations.cleared()
-            if known.trust is not trust:
+            if residency.complete is not complete:
                 self._trust_changed(known)
         self._skipped_events += skipped
         return skipped

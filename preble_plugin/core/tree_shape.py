@@ -114,20 +114,21 @@ class TreeShape:
         """Join what is kept on `gone` and on its only child `kept`, on the latter."""
         raise NotImplementedError
 
-    def _new_nodes(self, parent: Node, keys: bytes) -> list[Node]:
-        """Nodes for a run of new blocks below `parent`, first to last. O(blocks)."""
-        made: list[Node] = []
+    def _new_nodes(self, parent: Node, keys: bytes) -> Node:
+        """Make nodes for a run of new blocks below `parent`; returns the last. O(blocks)."""
         longest = LONGEST_EDGE * KEY_BYTES
-        for start in range(0, len(keys), longest):
-            edge = keys[start : start + longest]
-            size = len(edge) // KEY_BYTES
-            node = Node(parent, edge, size, parent.depth + parent.size)
-            parent.children[edge[:KEY_BYTES]] = node
-            made.append(node)
-            parent = node
-            self.blocks += size
-        self.nodes += len(made)
-        return made
+        while len(keys) > longest:
+            parent = self._new_node(parent, keys[:longest])
+            keys = keys[longest:]
+        return self._new_node(parent, keys)
+
+    def _new_node(self, parent: Node, edge: bytes) -> Node:
+        size = len(edge) // KEY_BYTES
+        node = Node(parent, edge, size, parent.depth + parent.size)
+        parent.children[edge[:KEY_BYTES]] = node
+        self.nodes += 1
+        self.blocks += size
+        return node
 
     def _free(self, node: Node) -> Node:
         """Free a node that nobody needs; returns its parent. O(1)."""

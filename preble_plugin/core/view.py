@@ -229,11 +229,18 @@ class PlacementView:
     def figures(self, chosen: ReplicaCandidate, would_be: ReplicaId | None) -> Figures:
         """What the receipt keeps of the candidates: of those looked at, the replicas decided
         on and those with the longest hits. O(candidates looked at)."""
-        roster, made, different = self._fleet.roster, self.candidates.made, len(self._hits)
-        hits: tuple[int, ...] = (self._holding, self.longest_hit_tokens)
-        if 1 < different <= DIFFERENT_HITS:
-            hits = tuple([figure for hit in self._hits for figure in hit[:2]])
+        roster, made = self._fleet.roster, self.candidates.made
+        known: Sequence[Hits] = self._hits
+        different = len(known)
         every_hit = different <= DIFFERENT_HITS
+        hits: tuple[int, ...]
+        if different < 2 or not every_hit:
+            hits = (self._holding, self.longest_hit_tokens)
+        elif different == 2:
+            one, other = known
+            hits = (one[0], one[1], other[0], other[1])
+        else:
+            hits = tuple([figure for hit in known for figure in hit[:2]])
         if len(made) == 1:
             return Figures(roster, hits, every_hit, chosen.looked_at())
         looked_at = list(made.values())
