@@ -144,8 +144,9 @@ class TreeShape:
         neighbours. O(nodes freed, and length of what is merged)."""
         while not node.needed and node.forward is None and node.parent is not None:
             node = self._free(node)
-        if node.forward is None:
-            self._trim(node)
+        if node.forward is None and node.parent is not None:
+            if node.partial:
+                self._trim(node)
             self._join(node)
 
     def _join(self, node: Node) -> Node:
@@ -188,6 +189,7 @@ class TreeShape:
         child.edge = node.edge + child.edge
         child.size += node.size
         parent.children[node.edge[:KEY_BYTES]] = child
+        node.children = {}
         self._forward(node, child)
         return True
 
@@ -197,4 +199,3 @@ class TreeShape:
         node.forward = to
         node.parent = None
         node.edge = b""
-        node.children = {}
