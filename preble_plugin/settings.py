@@ -62,8 +62,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     local_queue: _OnOff = "auto"
     """The order in which each rank takes up what waits: cached work first, within a
     bound. `auto` is on where the ranks cache prefixes, and off under `shadow`."""
-    allow_untested: bool = False
-    """Start on an engine newer than the tested versions, with a warning."""
 
 
 def load_settings(value: SettingsSource) -> Settings:

@@ -1,7 +1,8 @@
 """`--dp-scheduler` and `--dp-scheduler-config`, for an engine's argparse parser.
 
 The engine's own parsing does the rest, such as the same keys in the YAML of
-`--config` (a mapping arrives as JSON).
+`--config` (a mapping arrives as JSON). SGLang 0.5.22 takes there only what is of
+argparse's own kind for `store`, and so ours are.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser, engine: str) -> None:
     )
 
 
-class _PutScheduler(argparse.Action):
+class _PutScheduler(argparse._StoreAction):
     """Carries the choice to the processes that the engine spawns."""
 
     def __call__(
@@ -59,7 +60,7 @@ class _PutScheduler(argparse.Action):
         os.environ[SCHEDULER_VARIABLE] = str(values)
 
 
-class _PutConfig(argparse.Action):
+class _PutConfig(argparse._StoreAction):
     """Checks the settings and carries them along, files read."""
 
     def __call__(

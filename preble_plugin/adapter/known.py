@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -18,12 +19,22 @@ class Known(NamedTuple):
     newest: tuple[int, ...]
     rust_switch: str
     """The environment variable that starts its Rust front door in the Python one's place."""
+    contract: str
+    """The module of its adapter that declares the contract."""
 
     @property
     def versions(self) -> str:
         """The tested versions, in words."""
         oldest, newest = (".".join(map(str, one)) for one in (self.oldest, self.newest))
         return f"{oldest} to {newest}"
+
+    def tested(self, version: str) -> bool:
+        """Whether `version` is a tested one. As many of its numbers count as the tested
+        ones have: what follows them is a patch of a tested version."""
+        numbers = re.match(r"\.".join([r"(\d+)"] * len(self.oldest)), version)
+        return numbers is not None and (
+            self.oldest <= tuple(map(int, numbers.groups())) <= self.newest
+        )
 
     def rust(self, environment: Mapping[str, str]) -> bool:
         """Whether `rust_switch` is on."""

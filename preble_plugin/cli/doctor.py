@@ -56,10 +56,11 @@ def doctor(options: argparse.Namespace) -> int:
             if getattr(options, flag):
                 return _wrong(f"--{flag.replace('_', '-')} goes with --url")
         # Here, so that the other commands start without the adapters.
+        from preble_plugin.doctor.contract import look_at_contracts
         from preble_plugin.doctor.machine import look_here
         from preble_plugin.doctor.running import look_at_running
 
-        findings = [*look_here(), *look_at_running()]
+        findings = [*look_here(), *look_at_contracts(), *look_at_running()]
     else:
         try:
             findings = _at_url(options)

@@ -17,7 +17,7 @@ from importlib.machinery import PathFinder
 from typing import Final
 
 from preble_plugin.adapter.choice import SCHEDULER_VARIABLE, choose
-from preble_plugin.adapter.refusals import CannotWork, check_version
+from preble_plugin.adapter.known import Known
 from preble_plugin.doctor.engines import ENGINES, PLUGIN, Engine
 from preble_plugin.doctor.finding import Finding, Findings
 from preble_plugin.service.checks import check_settings
@@ -36,14 +36,13 @@ from preble_plugin.service.run_dir import (
     living_servers,
 )
 from preble_plugin.settings import CONFIG_VARIABLE, Settings, SettingsError, merge_settings
-from preble_plugin.sglang_ext.outcomes import OUTCOMES_VARIABLE
-from preble_plugin.sglang_ext.word import QUEUE_VARIABLE, SETTINGS_VARIABLE
+from preble_plugin.sglang_ext.launch_env import LAUNCH_VARIABLE
 
 _USERS: Final = {SCHEDULER_VARIABLE, CONFIG_VARIABLE, RUN_DIR}
 """Variables that a user sets."""
 _CHILDRENS: Final = {
     *(SCHEDULER_ADDRESS, SEED, SERVER_DIR, SERVER_SETTINGS),
-    *(OUTCOMES_VARIABLE, QUEUE_VARIABLE, SETTINGS_VARIABLE),
+    LAUNCH_VARIABLE,
 }
 """Variables by which a server that starts tells its own processes."""
 _COMPILED: Final = "preble_plugin.core._speed"
@@ -55,12 +54,14 @@ def look_here(environment: Mapping[str, str] | None = None) -> list[Finding]:
     process's own) would meet it."""
     variables = os.environ if environment is None else environment
     findings = Findings("this machine")
-    settings = _settings(findings, variables)
+    _settings(findings, variables)
     installed = [
-        (engine, version) for engine in ENGINES if (version := _version(engine)) is not None
+        (engine, version)
+        for engine in ENGINES
+        if (version := installed_version(engine.known)) is not None
     ]
     for engine, version in installed:
-        _engine(findings, engine, version, settings)
+        _engine(findings, engine, version)
         _plugin(findings, engine, variables)
         _front_door(findings, engine, variables)
     if not installed:
@@ -76,34 +77,31 @@ def look_here(environment: Mapping[str, str] | None = None) -> list[Finding]:
     return findings.all
 
 
-def _version(engine: Engine) -> str | None:
+def installed_version(known: Known) -> str | None:
     """An engine's version; "" where it is installed without one, None where it is not."""
     try:
-        return importlib.metadata.version(engine.known.package)
+        return importlib.metadata.version(known.package)
     except importlib.metadata.PackageNotFoundError:
-        found = PathFinder.find_spec(engine.known.package)  # on the path, not what is imported
+        found = PathFinder.find_spec(known.package)  # on the path, not what is imported
         return "" if found is not None and found.origin is not None else None
 
 
-def _engine(findings: Findings, engine: Engine, version: str, settings: Settings) -> None:
+def _engine(findings: Findings, engine: Engine, version: str) -> None:
+    known = engine.known
     if not version:
         findings.warn(
             "version",
             f"{engine.title} is here and its version cannot be told",
-            f"install it as a package, with its metadata ({engine.known.package}.dist-info)",
+            f"install it as a package, with its metadata ({known.package}.dist-info)",
         )
-        return
-    tested = engine.known.versions
-    try:
-        warnings = check_version(engine.known, version, settings, auto=False)
-    except CannotWork as refusal:
-        words, _, remedy = str(refusal).partition(": ")
-        findings.fail("version", words, remedy)
-        return
-    if warnings:
-        findings.warn("version", " ".join(warnings), f"take {tested}, or watch its hits")
+    elif known.tested(version):
+        findings.ok("version", f"{engine.title} {version}; tested are {known.versions}")
     else:
-        findings.ok("version", f"{engine.title} {version}; tested are {tested}")
+        findings.warn(
+            "version",
+            f"{engine.title} {version} is not among the tested ones, {known.versions}",
+            "it is served where its contract holds, see below; or take a tested one",
+        )
 
 
 def _plugin(findings: Findings, engine: Engine, variables: Mapping[str, str]) -> None:
@@ -165,18 +163,16 @@ def _compiled(findings: Findings) -> None:
         findings.ok("compiled", "core/_speed is built")
 
 
-def _settings(findings: Findings, variables: Mapping[str, str]) -> Settings:
-    """The settings that the environment makes; the defaults where they cannot be read."""
+def _settings(findings: Findings, variables: Mapping[str, str]) -> None:
     try:
         settings = merge_settings(None, variables)
         check_settings(settings)
         scheduler = choose({}, variables).scheduler
     except SettingsError as error:
         findings.fail("settings", str(error), "correct the variable, or unset it")
-        return Settings()
+        return
     words = "the defaults" if settings == Settings() else f"changed by {CONFIG_VARIABLE}"
     findings.ok("settings", f"{words}; without the flag --dp-scheduler is {scheduler.value}")
-    return settings
 
 
 def _variables(findings: Findings, variables: Mapping[str, str]) -> None:

@@ -78,7 +78,7 @@ def backends(
     each = engine.devices_each(flags)
     named = wish.model if flags.text(engine.model) is None else None
     common: dict[str, str] = {}
-    if around.untested(engine) is None and not around.environment.get(SCHEDULER_VARIABLE):
+    if around.refused(engine) is None and not around.environment.get(SCHEDULER_VARIABLE):
         common[SCHEDULER_VARIABLE] = "auto"
     found: list[Backend] = []
     for place in range(replicas):

@@ -1,7 +1,7 @@
 """What a launch has to know of each engine: its command, and the names of a few flags.
 
-Names are those of vLLM 0.28 to 0.32 (`engine/arg_utils.py`, `entrypoints/launchers/cli_args.py`)
-and SGLang 0.5.18 to 0.5.23 (`srt/arg_groups/fields/`); the engines' own parsers are held
+Names are those of vLLM 0.31 to 0.33 (`engine/arg_utils.py`, `entrypoints/**/cli_args.py`)
+and SGLang 0.5.22 and 0.5.23 (`srt/arg_groups/fields/`); the engines' own parsers are held
 against them in tests/run. The commands run this Python's engine, and with `-P` nothing that
 happens to lie in the working directory.
 """

@@ -73,7 +73,7 @@ def _reason(
         return None
     if engine.known.rust(around.environment):
         return f"{engine.known.rust_switch} is set, and placement is not in the Rust front end"
-    return around.untested(engine)
+    return around.refused(engine)
 
 
 def _by_devices(engine: Engine, flags: Flags, around: Surroundings) -> tuple[int, str | None]:

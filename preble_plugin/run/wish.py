@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import metadata, util
 from typing import Any, Final, NamedTuple
 
 from preble_plugin.adapter.choice import SCHEDULER_KEY, choose
-from preble_plugin.adapter.refusals import CannotWork, check_version
+from preble_plugin.adapter.contract import report
+from preble_plugin.adapter.known import Known
 from preble_plugin.run.devices import Devices
 from preble_plugin.run.engines import ENGINES, Engine
 from preble_plugin.run.flags import RunError
@@ -41,20 +43,27 @@ class Surroundings(NamedTuple):
     port_is_free: Callable[[int], bool]
     """At loopback."""
 
-    def untested(self, engine: Engine) -> str | None:
+    contract: Callable[[Known], list[tuple[str, str | None]]] = cache(report)
+    """What an engine's contract says of the one installed. It takes seconds."""
+
+    def refused(self, engine: Engine) -> str | None:
         """Why placement inside this version of the engine is refused, or None.
         Raises `RunError`."""
-        version = self.version(engine.known.package)
-        if version is None:
-            return None
+        known = engine.known
         try:
-            settings = choose({SCHEDULER_KEY: "preble"}, self.environment).settings
-            check_version(engine.known, version, settings, auto=False)
+            choose({SCHEDULER_KEY: "preble"}, self.environment)
         except SettingsError as error:
             raise RunError(str(error)) from None
-        except CannotWork as refusal:
-            return str(refusal).partition(":")[0]
-        return None
+        version = self.version(known.package)
+        if version is None or known.tested(version):
+            return None
+        try:
+            broken = [touch for touch, fault in self.contract(known) if fault is not None]
+        except RuntimeError as error:
+            broken = [str(error)]
+        if not broken:
+            return None
+        return f"preble relies on {', '.join(broken)}, and in {known.title} {version} it is not so"
 
 
 def once(name: str, ours: Any, theirs: Any, where: str = "the same flag behind --") -> Any:

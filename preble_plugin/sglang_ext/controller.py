@@ -1,6 +1,7 @@
 """The data-parallel controller with our dispatch and our loop.
 
-1. Once its ranks are up they become replicas, and its `dispatching` ours.
+1. Where its loop is served its ranks become replicas, and its `dispatching` ours. What
+   keeps us from that ends the server, or under `auto` is left to SGLang with a warning.
 2. SGLang's loop spins on a core; ours waits for whichever comes first: a message
    of the tokenizer, cache events, outcomes, or a timer. Each message is handled
    by SGLang's own dispatcher.
@@ -18,13 +19,16 @@ import zmq
 
 from preble_plugin.adapter.event_endpoints import reachable
 from preble_plugin.adapter.gauges import Gauges
+from preble_plugin.adapter.refusals import refuse
 from preble_plugin.service.interface import EventSource, ReplicaSpec
 from preble_plugin.service.local import LocalFrontend
 from preble_plugin.service.metrics import PlacementMetrics
 from preble_plugin.settings import Settings
-from preble_plugin.sglang_ext import hooks, word
+from preble_plugin.sglang_ext import hooks, launch_env
 from preble_plugin.sglang_ext.dispatch import Dispatch
 from preble_plugin.sglang_ext.facts import ControllerFacts
+from preble_plugin.sglang_ext.known import SGLANG
+from preble_plugin.sglang_ext.launch_env import Launch
 from preble_plugin.sglang_ext.loads import Loads
 from preble_plugin.sglang_ext.outcomes import OutcomeListener
 from preble_plugin.sglang_ext.page_hash import HashForm
@@ -33,7 +37,10 @@ from preble_plugin.sglang_ext.tenants import Tenants
 _BATCH: Final = 64
 """Messages of the tokenizer taken at a time, before the loop's other work."""
 _WATCHDOG_SECONDS: Final = 1.0
-_taken: Final[dict[int, Controller]] = {}
+_REPLACED: Final = (
+    "--dp-scheduler preble places requests in DataParallelController.dispatching, and %s was put "
+    "in its place: leave out the plugin that does so"
+)
 
 
 class _EngineError(Exception):
@@ -61,7 +68,9 @@ class Controller:
         self._dispatch = Dispatch(
             engine, self._frontend, self._metrics, tenants, self._restate, shadow=settings.shadow
         )
-        self._own = hooks.take_dispatching(engine, self._dispatch)
+        self.serving = False
+        """Whether requests are dispatched by us."""
+        self._replaced = False
         hooks.logger().info(
             "%s by preble (policy %s) on ranks %s, pages of %d tokens",
             "shadow mode: SGLang dispatches, decisions are recorded"
@@ -75,10 +84,6 @@ class Controller:
     def _restate(self) -> None:
         facts = hooks.controller_facts(self._engine)
         self._frontend.set_replicas([_replica(facts, rank) for rank in facts.ranks])
-
-    def give_back(self) -> None:
-        """SGLang's own dispatch goes on."""
-        hooks.give_dispatching_back(self._engine, self._own)
 
     async def serve(self) -> None:
         """Handle what comes, until SGLang's dispatcher raises: `_EngineError`."""
@@ -94,6 +99,8 @@ class Controller:
             gauges.start()
             loads.start()
             loop.add_reader(descriptor, self._read)
+            hooks.take_dispatching(self._engine, dispatch)
+            self.serving = True
             self._watch(loop)
             await self._ended
         finally:
@@ -123,35 +130,61 @@ class Controller:
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._ended.done():
             hooks.feed_watchdog(self._engine)
+            if not self._replaced and not hooks.has_dispatching(self._engine, self._dispatch):
+                self._replaced = True
+                hooks.logger().error(_REPLACED, hooks.foreign_dispatching(self._engine))
             self._read()  # ranks are looked at, too
             loop.call_later(_WATCHDOG_SECONDS, self._watch, loop)
 
 
-def take_over(engine: Any) -> None:
-    """Take a controller over whose ranks are up, where the launching process left
-    word to. Never raises."""
-    try:
-        left = word.left(os.environ)
-        if left is not None:
-            _taken[id(engine)] = Controller(engine, *left)
-    except Exception:
-        hooks.logger().exception("preble failed to start; SGLang's own dispatch is used")
+def built(engine: Any) -> None:
+    """A controller's ranks are up. Raises `CannotWork`, but under `auto`, where its
+    `dispatching` is not SGLang's own, or once a request comes and `run` was not called."""
+    launch = _launch()
+    if launch is None:
+        return
+    if (foreign := hooks.foreign_dispatching(engine)) is not None:
+        _refuse(_REPLACED % foreign, launch)
+        return
+    reason = (
+        "--dp-scheduler preble serves in DataParallelController.event_loop, and another loop "
+        "runs in its place: leave out the plugin that does so"
+    )
+    hooks.hold_dispatching(engine, lambda: _refuse(reason, launch))
 
 
 def run(engine: Any) -> None:
-    """Run a controller that was taken over; returns where SGLang's own loop has to
-    go on. Raises what SGLang's dispatcher raises."""
-    taken = _taken.get(id(engine))
-    if taken is None:
+    """Run a controller; returns where SGLang's own loop has to go on. Raises what
+    SGLang's dispatcher raises, and `CannotWork`."""
+    launch = _launch()
+    if launch is None:
         return
+    if (foreign := hooks.foreign_dispatching(engine)) is not None:
+        _refuse(_REPLACED % foreign, launch)
+        return
+    controller: Controller | None = None
     try:
+        controller = Controller(engine, launch.settings, str(launch.outcomes))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(taken.serve())
+            runner.run(controller.serve())
     except _EngineError as failed:
         raise failed.error from None
-    except Exception:
+    except Exception as fault:
+        if controller is None or not controller.serving:
+            hooks.give_dispatching_back(engine)
+            _refuse(f"--dp-scheduler preble could not start: {fault!r}: see docs/sglang.md", launch)
+            return
         hooks.logger().exception("preble's loop failed; SGLang's own loop and dispatch go on")
-    taken.give_back()
+    hooks.give_dispatching_back(engine, "round_robin" if launch.settings.shadow else hooks.METHOD)
+
+
+def _launch() -> Launch | None:
+    launch = launch_env.read(os.environ)
+    return launch if launch is not None and launch.outcomes is not None else None
+
+
+def _refuse(reason: str, launch: Launch) -> None:
+    refuse(reason, auto=launch.auto, log=hooks.logger(), title=SGLANG.title)
 
 
 def _loop_factory() -> Any:

@@ -8,8 +8,8 @@
 4. In shadow mode SGLang's round robin sends all requests whose rank the user left
    open, and the front end is told where, to say what would have been chosen.
 5. What goes wrong here is counted by cause and logged once; SGLang then sends
-   the request by its round robin, and that is accounted for. What SGLang itself
-   raises goes on to SGLang.
+   the request by load, and that is accounted for. What SGLang itself raises goes on
+   to SGLang.
 6. A rank whose process has died is retired: requests go to the others, those
    that a user fixed to it too, which SGLang would let wait for ever.
 """
@@ -74,14 +74,13 @@ class Dispatch:
         facts: RequestFacts | None = None
         asked: Request | None = None
         try:
-            if not hooks.is_health_check(request):
+            facts = hooks.request_facts(request)
+            if facts.fixed_rank in self._retired:
+                hooks.unfix(request)
                 facts = hooks.request_facts(request)
-                if facts.fixed_rank in self._retired:
-                    hooks.unfix(request)
-                    facts = hooks.request_facts(request)
-                asked = self._core_request(facts)
-                if facts.fixed_rank is None and not self._shadow:
-                    rank = self._place(asked)
+            asked = self._core_request(facts)
+            if facts.fixed_rank is None and not self._shadow:
+                rank = self._place(asked)
         except Exception:
             self.faults.note("place")
             self._metrics.fallback(Unplaced("error"))
@@ -92,8 +91,10 @@ class Dispatch:
             elif facts is not None and facts.fixed_rank is not None:
                 if hooks.send_to_fixed_rank(self._controller, request):
                     rank = facts.fixed_rank
-            else:
+            elif self._shadow:
                 rank = hooks.dispatch_by_round_robin(self._controller, request)
+            else:
+                rank = hooks.dispatch_by_load(self._controller, request)
         except BaseException:
             if placed and rank is not None and asked is not None:
                 self._tell(rank, Finished(asked.request_id, 0, aborted=True))

@@ -11,8 +11,7 @@ from typing import Final, NamedTuple
 from preble_plugin.adapter.event_endpoints import EventsConfig
 
 FCFS: Final = "fcfs"
-"""`--schedule-policy` where nobody chose one, in all versions; given by name it looks
-the same."""
+"""`--schedule-policy` where nobody chose one; given by name it looks the same."""
 
 
 class LaunchFacts(NamedTuple):
@@ -80,8 +79,8 @@ class RequestFacts(NamedTuple):
 
 class LoadFacts(NamedTuple):
     """One rank's load snapshot, `LoadSnapshot`; sums are since its start, over the
-    steps that SGLang measures: of the prefills all that take less than 2 s (from
-    0.5.23 whatever they take), up to 0.5.20 only those that follow another."""
+    steps that SGLang measures: of the prefills all that take less than 2 s, from
+    0.5.23 whatever they take."""
 
     rank: int
     timestamp: float

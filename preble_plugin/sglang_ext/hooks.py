@@ -1,9 +1,8 @@
 """All that the adapter touches of SGLang's own code, and nothing else does.
 
-1. Each function names the place it follows. The names are those of SGLang
-   0.5.18 to 0.5.23; where these differ the docstring says how.
-2. tests/contracts/test_sglang_contract.py has a test for each, by its name.
-3. What is read leaves here as plain values, so that the rest of the adapter
+1. What must hold of each name is declared in `contract`, which is verified before
+   anything here is relied on. The docstrings name SGLang's files.
+2. What is read leaves here as plain values, so that the rest of the adapter
    knows nothing of SGLang.
 
 Functions are wrapped through SGLang's own hook registry, in processes that have
@@ -20,6 +19,7 @@ import json
 import logging
 import pkgutil
 import sys
+import types
 from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
@@ -34,8 +34,9 @@ from preble_plugin.sglang_ext.facts import (
     RequestFacts,
 )
 
-METHOD: Final = "preble"
-"""Our name among the choices of `--load-balance-method`."""
+METHOD: Final = "total_tokens"
+"""The `--load-balance-method` underneath: it sees load, and under it the controller owns
+the reader of the load snapshots (`managers/load_snapshot.py: zmq_reader_owner`)."""
 Changes = Mapping[str, str]
 """Fields of a `ServerArgs` and what they are to be."""
 
@@ -113,7 +114,7 @@ def _holds(target: str, hook: Callable[..., Any]) -> bool:
         return False
     while found is not None:
         cells = getattr(found, "__closure__", None) or ()
-        if any(cell.cell_contents is hook for cell in cells):
+        if hook in [cell.cell_contents for cell in cells if cell != types.CellType()]:
             return True
         found = getattr(found, "__wrapped__", None)
     return False
@@ -125,24 +126,12 @@ def _holds(target: str, hook: Callable[..., Any]) -> bool:
 def wrap_cli_args(add: Callable[[Any], None]) -> None:
     """`ServerArgs.add_cli_args(parser)`, a static method. `add` is called with the
     parser afterwards; where that fails SGLang's own arguments are there still.
-
-    Up to 0.5.22 the YAML of `--config` takes only what argparse itself stores
-    (`utils/server_args_config_parser.py: ConfigArgumentMerger`), and so what is
-    added has to be of that kind.
     """
 
     def after(result: Any, parser: Any) -> None:
         try:
             _keep_dp(parser)
-            own = list(parser._actions)
-            for action in own:
-                choices = action.choices
-                if "--load-balance-method" in action.option_strings and METHOD not in choices:
-                    action.choices = [*choices, METHOD]
             add(parser)
-            for action in parser._actions[len(own) :]:
-                kind = type(action)
-                action.__class__ = type(kind.__name__, (kind, argparse._StoreAction), {})
         except Exception:
             logger().exception("preble could not add --dp-scheduler to SGLang's arguments")
 
@@ -175,19 +164,18 @@ def wrap_check(decide: Callable[[Callable[[], LaunchFacts], str, str | None], Ch
     _launch_subprocesses` calls it when plugins are loaded and the record is resolved,
     before it is published and anything is spawned.
 
-    `decide` gets what reads the facts, the `load_balance_method` as it was given
-    (in 0.5.18 as it was resolved) and the record's note; it raises to refuse. The
-    fields it answers are declared on the record (`arg_groups/overrides.py:
-    declare_resolution`, up to 0.5.19 `declare_late_resolution`).
+    `decide` gets what reads the facts, the `load_balance_method` as it was given and
+    the record's note; it raises to refuse. The fields it answers are declared on the
+    record (`arg_groups/overrides.py: declare_resolution`).
     """
 
     def before(record: Any) -> None:
         note = getattr(record, _NOTE, None)
         changes = decide(lambda: launch_facts(record), record.load_balance_method, note)
         if changes:
-            overrides: Any = importlib.import_module("sglang.srt.arg_groups.overrides")
-            late = getattr(overrides, "declare_late_resolution", None)
-            (late or overrides.declare_resolution)(record, "preble", **changes)
+            from sglang.srt.arg_groups.overrides import declare_resolution
+
+            declare_resolution(record, "preble", **changes)
 
     _wrap(f"{_SERVER_ARGS}.ServerArgs.check_server_args", before, "BEFORE")
 
@@ -218,46 +206,16 @@ def wrap_engine_arguments(take: Callable[[MutableMapping[str, Any]], str]) -> No
     engine.server_args_class = staticmethod(server_args)
 
 
-def run_controller_by(target: Callable[..., None]) -> None:
-    """`run_data_parallel_controller_process`, which the engine module runs as a
-    process. Before 0.5.22 it loads no plugins: `target` has to.
-
-    Set by hand: a function that the registry replaced would be pickled by the
-    name of the original.
-    """
-    if not hasattr(importlib.import_module(CONTROLLER), "load_plugins"):
-        engine: Any = importlib.import_module(ENGINE)
-        engine.run_data_parallel_controller_process = target
-
-
-def run_controller(*args: Any, **kwargs: Any) -> None:
-    """`run_data_parallel_controller_process`, plugins loaded before."""
-    from sglang.srt.managers.data_parallel_controller import run_data_parallel_controller_process
-    from sglang.srt.plugins import load_plugins
-
-    load_plugins()
-    run_data_parallel_controller_process(*args, **kwargs)
-
-
-def _resolved(record: Any) -> Any:
-    """`arg_groups/overrides.py: resolving_view`, from 0.5.19; before, a record has
-    its resolved values itself."""
-    try:
-        from sglang.srt.arg_groups.overrides import resolving_view
-    except ImportError:
-        return record
-    return resolving_view(record)
-
-
 def launch_facts(record: Any) -> LaunchFacts:
-    """`ServerArgs` as resolved. `runtime_context.py: get_parallel` would tell the
-    ranks, but up to 0.5.19 not those of DP attention before processes run."""
+    """`ServerArgs` as resolved (`arg_groups/overrides.py: resolving_view`). `dp_size`
+    counts replicas, `attn_dp_size` the ranks of DP attention in each."""
+    from sglang.srt.arg_groups.overrides import resolving_view
     from sglang.srt.environ import envs
 
-    resolved = _resolved(record)
+    resolved = resolving_view(record)
     return LaunchFacts(
-        ranks=int(resolved.dp_size) * (_attention_ranks(resolved) if _apart(resolved) else 1),
-        attention_ranks=_attention_ranks(resolved),
+        ranks=int(resolved.dp_size) * int(resolved.attn_dp_size),
+        attention_ranks=int(resolved.attn_dp_size),
         nodes=resolved.nnodes,
         radix_cache=not resolved.disable_radix_cache,
         rust_server=bool(envs.SGLANG_RUST_SERVER.get()),
@@ -270,28 +228,16 @@ def launch_facts(record: Any) -> LaunchFacts:
     )
 
 
-def _apart(resolved: Any) -> bool:
-    """Whether `dp_size` counts replicas and `attn_dp_size` the ranks of DP attention
-    in each, as from 0.5.22. Before, `dp_size` counts either."""
-    return hasattr(resolved, "attn_dp_size")
-
-
-def _attention_ranks(resolved: Any) -> int:
-    if _apart(resolved):
-        return int(resolved.attn_dp_size)
-    return int(resolved.dp_size) if resolved.enable_dp_attention else 1
-
-
 def events_config(given: str | None) -> EventsConfig | None:
     """`disaggregation/kv_events.py: KVEventsConfig`, the JSON of
     `--kv-events-config`; None where there is none. It binds an address with a
-    wildcard or of a local socket, from 0.5.22 any with `bind`."""
+    wildcard or of a local socket, and any with `bind`."""
     if not given:
         return None
     from sglang.srt.disaggregation.kv_events import KVEventsConfig
 
     found = KVEventsConfig.from_cli(given)
-    binds = getattr(found, "bind", None)
+    binds = found.bind
     if binds is None:
         binds = not found.endpoint.startswith("tcp://") or any(
             wildcard in found.endpoint for wildcard in ("*", "::", "0.0.0.0")
@@ -307,14 +253,10 @@ def events_config(given: str | None) -> EventsConfig | None:
 
 
 def events_json(endpoint: str, replay_endpoint: str) -> str:
-    """A `--kv-events-config`. Where there is a choice of formats (from 0.5.22) it
-    is the one whose hashes depend on the whole namespace of a block."""
-    from sglang.srt.disaggregation.kv_events import KVEventsConfig
-
+    """A `--kv-events-config`, in the format whose hashes depend on the whole namespace
+    of a block."""
     config = {"publisher": "zmq", "endpoint": endpoint, "replay_endpoint": replay_endpoint}
-    if "format" in KVEventsConfig.model_fields:
-        config["format"] = "dynamo"
-    return json.dumps(config)
+    return json.dumps({**config, "format": "dynamo"})
 
 
 def rank_endpoint(endpoint: str, rank: int) -> str:
@@ -329,41 +271,20 @@ def rank_endpoint(endpoint: str, rank: int) -> str:
 # --- sglang/srt/managers/data_parallel_controller.py --------------------------
 
 
-def wrap_balance_method() -> None:
-    """`LoadBalanceMethod.from_str(cls, method)`: our name stands for SGLang's round
-    robin, which is its default, and what goes on where we cannot."""
-
-    def around(original: Callable[..., Any], cls: Any, method: str) -> Any:
-        return original(cls, "round_robin" if method.lower() == METHOD else method)
-
-    _wrap(f"{CONTROLLER}.LoadBalanceMethod.from_str", around, "AROUND")
-
-
 def wrap_controller(built: Callable[[Any], None], loop: Callable[[Any], None]) -> None:
     """`DataParallelController.__init__` and `.event_loop`. `built` is called with a
     controller whose ranks are up; `loop` stands in for its event loop, and
-    returns only where SGLang's own is to go on. Neither may raise, but that
-    `loop` passes on what SGLang's own dispatcher raised. Both do nothing where
-    another method was chosen."""
+    returns only where SGLang's own is to go on. What they raise ends the server."""
 
     def after(result: Any, controller: Any, *args: Any, **kwargs: Any) -> None:
-        if balance_method() == METHOD:
-            built(controller)
+        built(controller)
 
     def around(original: Callable[..., Any], controller: Any) -> Any:
-        if balance_method() == METHOD:
-            loop(controller)
+        loop(controller)
         return original(controller)
 
     _wrap(f"{CONTROLLER}.DataParallelController.__init__", after, "AFTER")
     _wrap(f"{CONTROLLER}.DataParallelController.event_loop", around, "AROUND")
-
-
-def balance_method() -> str:
-    """`runtime_context.py: get_parallel().load_balance_method`."""
-    from sglang.srt.runtime_context import get_parallel
-
-    return str(get_parallel().load_balance_method).lower()
 
 
 def controller_facts(controller: Any) -> ControllerFacts:
@@ -372,17 +293,18 @@ def controller_facts(controller: Any) -> ControllerFacts:
     told apart from 0.5.23 (`mem_cache/events.py: KvEventLoraNames`); keys are pairs
     of tokens under EAGLE (`mem_cache/kv_cache_builder.py`); ranks of DP attention
     share `max_running_requests` (`model_executor/pool_configurator.py`)."""
+    from sglang.srt.arg_groups.overrides import resolving_view
     from sglang.srt.mem_cache import events
     from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
-    resolved = _resolved(controller.server_args)
+    resolved = resolving_view(controller.server_args)
     config = json.loads(resolved.kv_events_config or "{}")
     running = resolved.max_running_requests
     return ControllerFacts(
         ranks=active_ranks(controller),
         page_size=resolved.page_size,
         capacity_tokens=controller.max_total_num_tokens,
-        max_running=max(1, running // _attention_ranks(resolved)) if running else None,
+        max_running=max(1, running // resolved.attn_dp_size) if running else None,
         events=events_config(resolved.kv_events_config),
         dynamo_format=config.get("format") == "dynamo",
         named_lora=hasattr(events, "KvEventLoraNames"),
@@ -429,17 +351,48 @@ def can_go_again(request: Any) -> bool:
     )
 
 
-def take_dispatching(controller: Any, dispatch: Callable[[Any], None]) -> Callable[[Any], None]:
-    """`DataParallelController.dispatching(req)`, called for each request; the one
-    that was there is returned."""
-    own: Callable[[Any], None] = controller.dispatching
+class _Held:
+    """`DataParallelController.dispatching` until a loop is served."""
+
+    def __init__(self, controller: Any, unserved: Callable[[], None]) -> None:
+        self.own: Callable[[Any], None] = controller.dispatching
+        self._controller = controller
+        self._unserved = unserved
+
+    def __call__(self, request: Any) -> None:
+        self._controller.dispatching = self.own
+        self._unserved()
+        self.own(request)
+
+
+def hold_dispatching(controller: Any, unserved: Callable[[], None]) -> None:
+    """`DataParallelController.dispatching(req)`, called for each request: SGLang's own
+    goes on, but the first that comes before `take_dispatching` calls `unserved`."""
+    controller.dispatching = _Held(controller, unserved)
+
+
+def take_dispatching(controller: Any, dispatch: Callable[[Any], None]) -> None:
+    """Put `dispatch` in the place of SGLang's own."""
     controller.dispatching = dispatch
-    return own
 
 
-def give_dispatching_back(controller: Any, own: Callable[[Any], None]) -> None:
-    """Undo `take_dispatching`."""
-    controller.dispatching = own
+def give_dispatching_back(controller: Any, method: str = METHOD) -> None:
+    """SGLang's own again, by this method (`dispatch_lookup` in `__init__`)."""
+    controller.dispatching = getattr(controller, f"{method}_scheduler")
+
+
+def has_dispatching(controller: Any, dispatch: Callable[[Any], None]) -> bool:
+    """Whether what was taken is still ours."""
+    return controller.dispatching is dispatch
+
+
+def foreign_dispatching(controller: Any) -> str | None:
+    """What stands in the place of SGLang's own `dispatching`, and of ours; None if nothing."""
+    found = controller.dispatching
+    found = found.own if isinstance(found, _Held) else found
+    if getattr(found, "__self__", None) is controller:
+        return None
+    return f"{found.__module__}.{getattr(found, '__qualname__', type(found).__qualname__)}"
 
 
 def dispatch_by_round_robin(controller: Any, request: Any) -> int:
@@ -451,6 +404,20 @@ def dispatch_by_round_robin(controller: Any, request: Any) -> int:
         return int(request.routed_dp_rank)
     active = controller._active_workers
     return int(active[(controller.round_robin_counter - 1) % len(active)])
+
+
+def dispatch_by_load(controller: Any, request: Any) -> int:
+    """`DataParallelController.total_tokens_scheduler(req)`: where it sent the request,
+    which `DPBudget.total_requests` counts. It knows no rank that is gone, and no prompt
+    without tokens: those go by round robin."""
+    budget = controller.dp_budget
+    if request.input_ids is None or len(active_ranks(controller)) < budget.num_dp_ranks:
+        return dispatch_by_round_robin(controller, request)
+    before = list(budget.total_requests)
+    controller.total_tokens_scheduler(request)
+    if request.routed_dp_rank is not None:
+        return int(request.routed_dp_rank)
+    return next(rank for rank, count in enumerate(before) if budget.total_requests[rank] > count)
 
 
 def send_to_fixed_rank(controller: Any, request: Any) -> bool:
@@ -488,14 +455,6 @@ def handle(controller: Any, message: Any) -> None:
 def feed_watchdog(controller: Any) -> None:
     """`DataParallelController.soft_watchdog.feed()`, once a turn of the event loop."""
     controller.soft_watchdog.feed()
-
-
-def is_health_check(request: Any) -> bool:
-    """`managers/utils.py: is_health_check_generate_req`. From 0.5.22 health checks do
-    not reach `dispatching`."""
-    from sglang.srt.managers.utils import is_health_check_generate_req
-
-    return bool(is_health_check_generate_req(request))
 
 
 def request_facts(request: Any) -> RequestFacts:
@@ -720,18 +679,16 @@ def tokens_and_priority(policy: Any, request: Any) -> tuple[int, int]:
 
 def cached_tokens(policy: Any, request: Any) -> int:
     """How many tokens of a request that waits are in the cache now, those on the host
-    too: `Req.num_matched_prefix_tokens` after `mem_cache/common.py: match_kv_cache`, up to
-    0.5.20 `schedule_policy.py: match_prefix_for_req`. This is what `lpm` does for each in
-    each pass: what is matched is used more recently, and the request keeps what it found
-    until the walk matches it again. A streaming session keeps its own tokens, whatever is
-    evicted, and to match it would lend them out: all count as cached."""
+    too: `Req.num_matched_prefix_tokens` after `mem_cache/common.py: match_kv_cache`. This
+    is what `lpm` does for each in each pass: what is matched is used more recently, and the
+    request keeps what it found until the walk matches it again. A streaming session keeps
+    its own tokens, whatever is evicted, and to match it would lend them out: all count as
+    cached."""
     if getattr(request.session, "streaming", False):
         return len(request.origin_input_ids)
-    own: Any = importlib.import_module(_POLICY)
-    if hasattr(own, "match_kv_cache"):
-        own.match_kv_cache(request, policy.tree_cache)
-    else:
-        own.match_prefix_for_req(policy.tree_cache, request, include_req=True)
+    from sglang.srt.managers.schedule_policy import match_kv_cache
+
+    match_kv_cache(request, policy.tree_cache)
     return int(request.num_matched_prefix_tokens)
 
 

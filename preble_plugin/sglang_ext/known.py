@@ -6,4 +6,11 @@ from typing import Final
 
 from preble_plugin.adapter.known import Known
 
-SGLANG: Final = Known("sglang", "SGLang", (0, 5, 18), (0, 5, 23), "SGLANG_RUST_SERVER")
+SGLANG: Final = Known(
+    package="sglang",
+    title="SGLang",
+    oldest=(0, 5, 22),
+    newest=(0, 5, 23),
+    rust_switch="SGLANG_RUST_SERVER",
+    contract="preble_plugin.sglang_ext.contract",
+)

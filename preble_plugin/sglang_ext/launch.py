@@ -2,12 +2,12 @@
 
 1. Our keys are taken out of the arguments, wherever they come from. The choice
    they make stays with the record that SGLang builds of the others.
-2. All ways in meet where SGLang checks the record it has resolved. What cannot
-   work is refused there, or under `auto` left to SGLang with one warning: then
-   nothing has changed.
-3. Else the record gets our load balancing method and, if the user gave no
-   `--kv-events-config`, one on unix sockets in a private directory; and word is
-   left for the processes to be spawned.
+2. All ways in meet where SGLang checks the record it has resolved. The contract with
+   SGLang is verified there; what cannot work is refused, or under `auto` left to SGLang
+   with one warning: then nothing has changed.
+3. Else the record gets the load balancing method `total_tokens` and, if the user gave no
+   `--kv-events-config`, one on unix sockets in a private directory; and the processes to
+   be spawned are told so (`launch_env`).
 4. Whether the schedulers put in order what waits is a choice of its own. With one
    rank there is nothing else to do, and nothing of the record changes.
 """
@@ -21,24 +21,20 @@ from typing import Any, Final
 
 import msgspec
 
-from preble_plugin.adapter.choice import (
-    CONFIG_KEY,
-    SCHEDULER_KEY,
-    SCHEDULER_VARIABLE,
-    Choice,
-    DpScheduler,
-    choose,
-)
+from preble_plugin.adapter.choice import CONFIG_KEY, SCHEDULER_KEY, DpScheduler, choose
+from preble_plugin.adapter.contract import verify
 from preble_plugin.adapter.event_endpoints import events_directory, local_endpoints
 from preble_plugin.adapter.flag import add_arguments
 from preble_plugin.adapter.local_queue import local_queue_wanted
-from preble_plugin.adapter.refusals import INSTEAD, CannotWork, check_version
+from preble_plugin.adapter.refusals import INSTEAD, CannotWork
 from preble_plugin.service.checks import check_settings
 from preble_plugin.service.run_dir import RunDirError, ServerDirectory
 from preble_plugin.settings import Settings, SettingsError
-from preble_plugin.sglang_ext import hooks, word
+from preble_plugin.sglang_ext import hooks, launch_env
+from preble_plugin.sglang_ext.contract import CONTRACT
 from preble_plugin.sglang_ext.facts import FCFS, LaunchFacts
 from preble_plugin.sglang_ext.known import SGLANG
+from preble_plugin.sglang_ext.launch_env import Launch
 from preble_plugin.sglang_ext.outcomes import outcomes_address
 from preble_plugin.sglang_ext.refusals import ENCODER, check_launch, check_method, check_queue
 
@@ -73,17 +69,17 @@ def add_flags(parser: ArgumentParser) -> None:
 
 
 def take_keys(arguments: MutableMapping[str, Any]) -> str:
-    """Take our keys out of the fields of a `ServerArgs` to be, and our name where it
-    stands for a method of SGLang's; the answer is a note for `decide`.
+    """Take our keys out of the fields of a `ServerArgs` to be; the answer is a note for
+    `decide`.
 
     Raises `SettingsError` and `CannotWork`, both ValueErrors with a remedy.
     """
     ours = {key: arguments.pop(key) for key in (SCHEDULER_KEY, CONFIG_KEY) if key in arguments}
     ours = {key: value for key, value in ours.items() if value is not None}
     method = str(arguments.get(_METHOD) or "auto").lower()
-    choice = _choice(ours, method)
-    if method == hooks.METHOD:
-        arguments[_METHOD] = "auto"
+    choice = choose(ours, os.environ)
+    if choice.scheduler is DpScheduler.PREBLE:
+        _check_hold()
     if choice.scheduler is not DpScheduler.DEFAULT and arguments.get("encoder_only"):
         if choice.scheduler is DpScheduler.PREBLE:
             raise CannotWork(ENCODER)
@@ -93,21 +89,21 @@ def take_keys(arguments: MutableMapping[str, Any]) -> str:
 
 def decide(read: Callable[[], LaunchFacts], method: str, note: str | None) -> Mapping[str, str]:
     """The fields of a record that are to be others when a server is launched with
-    it. Whether its requests will be placed is known to its children by `word`.
+    it. Whether its requests will be placed is known to its children by `launch_env`.
 
     `read` reads the record, `method` is its load balancing method, and `note` what
     `take_keys` said of it, if it was asked. Raises `CannotWork`, `SettingsError`.
     """
-    word.take_back()
+    launch_env.clear()
     if note is not None:
         found = msgspec.json.decode(note, type=_Note)
     else:
-        found = _Note(*_choice({}, method.lower()), method.lower())
+        found = _Note(*choose({}, os.environ), method.lower())
     if found.scheduler is DpScheduler.DEFAULT:
         return {}
     auto = found.scheduler is DpScheduler.AUTO
     try:
-        return _place(read, found, auto, method)
+        return _place(read, found, auto)
     except SettingsError:
         raise
     except CannotWork as refusal:
@@ -119,14 +115,12 @@ def decide(read: Callable[[], LaunchFacts], method: str, note: str | None) -> Ma
             raise
         reason = f"preble could not start: {fault!r}"
     _warn(reason)
-    return {_METHOD: "round_robin"} if method.lower() == hooks.METHOD else {}
+    return {}
 
 
-def _place(
-    read: Callable[[], LaunchFacts], found: _Note, auto: bool, method: str
-) -> Mapping[str, str]:
+def _place(read: Callable[[], LaunchFacts], found: _Note, auto: bool) -> Mapping[str, str]:
     settings = found.settings
-    warnings = check_version(SGLANG, hooks.version(), settings, auto)
+    warnings = verify(SGLANG, hooks.version(), CONTRACT)
     _check_hold()
     check_method(found.method)
     facts = read()
@@ -135,8 +129,8 @@ def _place(
     if facts.ranks == 1 and queue:
         hooks.logger().info("one data-parallel rank: what waits is put in order, nothing is placed")
         _say(warnings)
-        word.leave_queue()
-        return {_METHOD: "round_robin"} if method.lower() == hooks.METHOD else {}
+        launch_env.export(Launch(settings, queue=True, auto=auto))
+        return {}
     check_launch(facts)
     if facts.schedule_policy != FCFS and local_queue_wanted(settings, prefix_caching=True):
         warnings.append(
@@ -147,30 +141,9 @@ def _place(
     changes = {_METHOD: hooks.METHOD}
     if facts.events is None:
         changes[_EVENTS] = hooks.events_json(*local_endpoints(directory.path))
-    hooks.run_controller_by(hooks.run_controller)
     _say(warnings)
-    word.leave(settings, outcomes_address(directory.path))
-    if queue:
-        word.leave_queue()
+    launch_env.export(Launch(settings, outcomes_address(directory.path), queue, auto))
     return changes
-
-
-def _choice(ours: MutableMapping[str, Any], method: str) -> Choice:
-    """The user's choice; naming our method is one."""
-    if method != hooks.METHOD:
-        return choose(ours, os.environ)
-    if ours.get(SCHEDULER_KEY) == DpScheduler.DEFAULT:
-        raise CannotWork(
-            "--dp-scheduler default and --load-balance-method preble are two choices for one "
-            "thing: leave one of them out."
-        )
-    if SCHEDULER_KEY not in ours and os.environ.get(SCHEDULER_VARIABLE) in (
-        None,
-        "",
-        DpScheduler.DEFAULT,
-    ):
-        ours = {**ours, SCHEDULER_KEY: DpScheduler.PREBLE}
-    return choose(ours, os.environ)
 
 
 def _say(warnings: Sequence[str]) -> None:

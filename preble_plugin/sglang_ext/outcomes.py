@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +24,6 @@ import zmq
 from preble_plugin.service.loop_socket import LoopSocket
 from preble_plugin.sglang_ext.facts import End
 
-OUTCOMES_VARIABLE: Final = "PREBLE_OUTCOMES_ADDRESS"
-"""ZMQ address where the controller hears of outcomes; set where requests are placed."""
 _SOCKET: Final = "outcomes"
 _QUEUE: Final = 65_536
 """Messages that wait for a controller that is busy."""
@@ -110,9 +108,3 @@ class OutcomeListener:
             self.unreadable += 1
             return
         self._hear(outcomes)
-
-
-def teller(environment: Mapping[str, str]) -> OutcomeTeller | None:
-    """For a scheduler process of a server whose requests are placed, else None."""
-    address = environment.get(OUTCOMES_VARIABLE)
-    return OutcomeTeller(address) if address else None

@@ -8,7 +8,7 @@
 4. Some event formats hash that once more, with a seed made of what else keeps
    equal tokens apart in the cache: see `HashForm`.
 
-Follows SGLang 0.5.18 to 0.5.23: mem_cache/cpp_utils/hash_binding.cpp (1),
+Follows SGLang 0.5.22 and 0.5.23: mem_cache/cpp_utils/hash_binding.cpp (1),
 mem_cache/utils.py `compute_node_event_hash_values` (2), `hash_str_to_int64` (3),
 disaggregation/kv_events.py `kv_event_namespace_seed`, `namespaced_block_hash`
 and mem_cache/events.py `KVCacheEventRecorder._namespace_seed` (4).

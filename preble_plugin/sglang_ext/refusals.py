@@ -8,7 +8,7 @@ from preble_plugin.adapter.refusals import INSTEAD, CannotWork
 from preble_plugin.settings import Settings
 from preble_plugin.sglang_ext.facts import FCFS, LaunchFacts
 
-METHODS_OF_NO_CHOICE = ("auto", "round_robin", "preble")
+METHODS_OF_NO_CHOICE = ("auto", "round_robin")
 """Values of `--load-balance-method` beside which `--dp-scheduler` decides."""
 
 ENCODER = (

@@ -20,7 +20,7 @@ then says the same as before, and so it does when events are replayed. Of a rank
 the `FIRST_PAGES` hashes last used are kept. If one is forgotten while its blocks
 are cached, they stay the former owner's; a new owner's are then found too few.
 
-Follows SGLang 0.5.18 to 0.5.23: managers/schedule_batch.py `Req.__init__` (what
+Follows SGLang 0.5.22 and 0.5.23: managers/schedule_batch.py `Req.__init__` (what
 the extra key is), mem_cache/radix_cache.py `RadixKey`, mem_cache/events.py.
 """
 

@@ -55,3 +55,24 @@ def create(original: Callable[[], Any], engine_args: Any, usage: Any, headless: 
         for warning in warnings:
             hooks.logger().warning(warning)
     return config
+
+
+def bypassed(engine_args: Any, by: str) -> None:
+    """A configuration was created and `create` was not called, but what `by` names.
+
+    Raises `CannotWork` where placement was chosen, and warns under `auto`.
+    """
+    given = engine_args.additional_config
+    ours = split(given)[0] if isinstance(given, Mapping) else {}
+    scheduler = choose(ours, os.environ).scheduler
+    if scheduler is not DpScheduler.DEFAULT:
+        from preble_plugin.adapter.refusals import refuse
+        from preble_plugin.vllm_ext.known import VLLM
+
+        refuse(
+            f"--dp-scheduler preble prepares what EngineArgs.create_engine_config makes, and {by} "
+            "was put in its place: leave out the plugin that does so",
+            auto=scheduler is DpScheduler.AUTO,
+            log=hooks.logger(),
+            title=VLLM.title,
+        )

@@ -1,8 +1,8 @@
 """Where each rank of vLLM publishes what its cache holds.
 
 1. On one node they publish on unix sockets (`adapter/event_endpoints`).
-2. Across nodes they publish on TCP: on ports of the system's choice where vLLM
-   tells them to its clients (from 0.31), else from port 5557 on.
+2. Across nodes they publish on TCP, on ports of the system's choice, which vLLM tells to
+   its clients.
 """
 
 from __future__ import annotations
@@ -14,15 +14,8 @@ from preble_plugin.adapter.event_endpoints import Endpoints, EventsConfig, reach
 from preble_plugin.service.interface import EventSource
 from preble_plugin.vllm_ext.facts import EngineFacts, Topology
 
-FIRST_PORT: Final = 5557
-"""vLLM's own default, for versions that cannot choose a port."""
-
-
-def network_endpoints(ranks: int, chooses_ports: bool) -> Endpoints:
-    """TCP ports on each rank's node."""
-    if chooses_ports:
-        return Endpoints("tcp://*:0", "tcp://*:0")
-    return Endpoints(f"tcp://*:{FIRST_PORT}", f"tcp://*:{FIRST_PORT + ranks}")
+NETWORK: Final = Endpoints("tcp://*:0", "tcp://*:0")
+"""TCP ports on each rank's node."""
 
 
 def event_sources(

@@ -42,7 +42,7 @@ class EngineFacts(NamedTuple):
     drop_blocks: int
     max_running: int
     sources: Mapping[int, EventsConfig]
-    """By rank, where its publisher is bound, from 0.31; else empty."""
+    """By rank, where its publisher is bound."""
 
 
 class RequestFacts(NamedTuple):

@@ -1,10 +1,8 @@
 """Where the adapter leans on vLLM's private API, all of it.
 
-1. Each function or attribute below is one touch. Its docstring names the engine
-   file it was read in; all were checked on vLLM 0.28.0, 0.30.0, 0.31.0 and
-   0.32.0, and where these differ the docstring says how.
-2. tests/contracts/test_vllm_contract.py has a test for each, by its name.
-3. What is read leaves here as plain values, so that the rest of the adapter
+1. What must hold of each name is declared in `contract`, which is verified before
+   anything here is relied on. The docstrings name the engine's files.
+2. What is read leaves here as plain values, so that the rest of the adapter
    knows nothing of vLLM.
 
 vLLM's modules are imported inside the functions: the plugin is loaded in
@@ -14,6 +12,7 @@ processes where most of them never are.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
@@ -100,27 +99,55 @@ def wrap_cli_args(add: Callable[[Any], None]) -> None:
     engine_args.add_cli_args = staticmethod(add_cli_args)
 
 
-def wrap_engine_config(create: Callable[[Callable[[], Any], Any, Any, bool], Any]) -> None:
+def wrap_engine_config(
+    create: Callable[[Callable[[], Any], Any, Any, bool], Any],
+    bypassed: Callable[[Any, str], None],
+) -> None:
     """`EngineArgs.create_engine_config(usage_context=None, headless=False)`.
 
     Called as `create(original, engine_args, usage_context, headless)`; it must
-    call `original()` once and return the config.
+    call `original()` once and return the config. `EngineArgs.__post_init__` loads the
+    plugins. If what another put in our place by then does not call ours,
+    `bypassed(engine_args, its name)` is called.
     """
     engine_args = sys.modules["vllm.engine.arg_utils"].EngineArgs
-    original = engine_args.create_engine_config
-    if getattr(original, _WRAPPED, False):
+    original, post_init = engine_args.create_engine_config, engine_args.__post_init__
+    if getattr(post_init, _WRAPPED, False):
         return
+    calls = 0
 
     @functools.wraps(original)
     def create_engine_config(
         self: Any, usage_context: Any = None, headless: bool = False, **more: Any
     ) -> Any:
+        nonlocal calls
+        calls += 1
         return create(
             lambda: original(self, usage_context, headless, **more), self, usage_context, headless
         )
 
-    setattr(create_engine_config, _WRAPPED, True)
+    ours = create_engine_config
+
+    @functools.wraps(post_init)
+    def __post_init__(self: Any) -> None:
+        nonlocal ours
+        post_init(self)
+        if (theirs := engine_args.create_engine_config) is ours:
+            return
+
+        @functools.wraps(theirs)
+        def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+            before = calls
+            config = theirs(self, *args, **kwargs)
+            if calls == before:
+                bypassed(self, f"{theirs.__module__}.{theirs.__qualname__}")
+            return config
+
+        engine_args.create_engine_config = ours = watched
+
+    setattr(__post_init__, _WRAPPED, True)
     engine_args.create_engine_config = create_engine_config
+    engine_args.__post_init__ = __post_init__
 
 
 def is_child(engine_args: Any) -> bool:
@@ -205,15 +232,6 @@ def rank_endpoint(endpoint: str, rank: int) -> str:
     return str(ZmqEventPublisher.offset_endpoint_port(endpoint, rank))
 
 
-def chooses_ports() -> bool:
-    """Whether `tcp://*:0` binds a port of the system's choice on the node's own
-    address and every client learns it: `ZmqEventPublisher._bind` and
-    `EngineCoreClient.get_kv_event_sources`, from 0.31."""
-    from vllm.v1.engine.core_client import EngineCoreClient
-
-    return hasattr(EngineCoreClient, "get_kv_event_sources")
-
-
 def scheduler_class(config: Any) -> str | None:
     """`vllm/config/scheduler.py: SchedulerConfig.scheduler_cls` as a name: the user's,
     or vLLM's own for models that need another (diffusion); mostly None."""
@@ -243,8 +261,7 @@ def queueing_schedulers(queue_for: Callable[[Any], WaitingRequests | None]) -> t
 
     `waiting` is made in `__init__` and never again. Its requests are taken up in
     `schedule()` alone, by `peek_request` and `pop_request`; what holds blocks or was put
-    off waits in a queue of vLLM's, which is served first: `kv_holding_waiting` in 0.32,
-    `skipped_waiting` in 0.28 and 0.30.
+    off waits in a queue of vLLM's, which is served first: `kv_holding_waiting`.
     """
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
@@ -344,32 +361,24 @@ def in_flight(client: Any, request_id: str) -> bool:
 def engine_facts(client: Any) -> EngineFacts:
     """`MPClient.vllm_config` after `_apply_ready_response` of each engine.
 
-    The block size is that of the full-attention group where it is told
-    (`effective_attention_block_size`, from 0.31), else `block_size`, which
-    decode context parallelism multiplies (`SingleTypeKVCacheManager`).
-    `num_gpu_blocks` is the sum over the engines; one block of each is the null
-    block (`BlockPool`). `use_eagle_block_drop` (from 0.30; before, `use_eagle`)
-    says that the last block of a hit is computed again.
+    `effective_attention_block_size` is that of the full-attention group, where there is
+    one. `num_gpu_blocks` is the sum over the engines; one block of each is the null
+    block (`BlockPool`). `use_eagle_block_drop` says that the last block of a hit is
+    computed again, but not where hashes look ahead (`num_hash_lookahead_tokens`, from 0.33).
     """
     config = client.vllm_config
     cache, speculative = config.cache_config, config.speculative_config
     ranks = client_ranks(client)
-    block_size = getattr(cache, "effective_attention_block_size", None)
-    if not block_size:
-        block_size = cache.block_size * config.parallel_config.decode_context_parallel_size
-    drops = speculative is not None and (
-        speculative.use_eagle_block_drop()
-        if hasattr(speculative, "use_eagle_block_drop")
-        else speculative.use_eagle()
-    )
-    sources = client.get_kv_event_sources() if hasattr(client, "get_kv_event_sources") else {}
+    drops = speculative is not None and speculative.use_eagle_block_drop()
     return EngineFacts(
         ranks=ranks,
-        block_size=block_size,
+        block_size=cache.effective_attention_block_size or cache.block_size,
         capacity_blocks=cache.num_gpu_blocks // len(ranks) - 1 if cache.num_gpu_blocks else None,
-        drop_blocks=int(drops),
+        drop_blocks=int(drops and not getattr(config, "num_hash_lookahead_tokens", 0)),
         max_running=config.scheduler_config.max_num_seqs,
-        sources={rank: _events_config(found) for rank, found in sources.items()},
+        sources={
+            rank: _events_config(found) for rank, found in client.get_kv_event_sources().items()
+        },
     )
 
 
@@ -436,12 +445,15 @@ def message_facts(outputs: Any) -> tuple[int, Collection[str]]:
     return outputs.engine_index, outputs.finished_requests or ()
 
 
-def replace_client(dispatcher_for: Callable[[Any], Dispatcher | None]) -> None:
+def replace_client(
+    dispatcher_for: Callable[[Any], Dispatcher | None], made: Callable[[Any, bool], None]
+) -> None:
     """`DPLBAsyncMPClient`, which `EngineCoreClient.make_async_mp_client` looks up
     in its module when ranks are dispatched to by load.
 
     Every client so made asks `dispatcher_for(client)` once, after its handshake;
-    None leaves it vLLM's own.
+    None leaves it vLLM's own. Of each client `made` is told whether it is ours. Where
+    either raises, the client is shut down.
     """
     from vllm.v1.engine import core_client
 
@@ -453,11 +465,13 @@ def replace_client(dispatcher_for: Callable[[Any], Dispatcher | None]) -> None:
         """`DPLBAsyncMPClient` whose requests are placed by prefix and load."""
 
         _preble_wrapped = True  # `_WRAPPED`
+        __wrapped__ = base
         _preble: Dispatcher | None = None
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._preble = dispatcher_for(self)
+            with _shut_down_if_refused(self):
+                self._preble = dispatcher_for(self)
 
         async def add_request_async(self, request: Any) -> None:
             """`request.request_id` enters `reqs_in_flight` before the first await."""
@@ -469,8 +483,8 @@ def replace_client(dispatcher_for: Callable[[Any], Dispatcher | None]) -> None:
             try:
                 await super().add_request_async(request)
             except BaseException as error:
-                sent = isinstance(error, asyncio.CancelledError)
-                if not sent or request.request_id not in self.reqs_in_flight:
+                cancelled = isinstance(error, asyncio.CancelledError)
+                if not cancelled or request.request_id not in self.reqs_in_flight:
                     self._preble.failed(request.request_id)
                 raise
 
@@ -501,4 +515,23 @@ def replace_client(dispatcher_for: Callable[[Any], Dispatcher | None]) -> None:
                 self._preble.close()
             super().shutdown(*args, **kwargs)
 
+    make = core_client.EngineCoreClient.make_async_mp_client
+
+    @functools.wraps(make)
+    def make_async_mp_client(*args: Any, **kwargs: Any) -> Any:
+        client = make(*args, **kwargs)
+        with _shut_down_if_refused(client):
+            made(client, isinstance(client, PrebleClient))
+        return client
+
     core_client.DPLBAsyncMPClient = PrebleClient
+    core_client.EngineCoreClient.make_async_mp_client = staticmethod(make_async_mp_client)
+
+
+@contextlib.contextmanager
+def _shut_down_if_refused(client: Any) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        client.shutdown()
+        raise

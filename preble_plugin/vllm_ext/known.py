@@ -6,4 +6,11 @@ from typing import Final
 
 from preble_plugin.adapter.known import Known
 
-VLLM: Final = Known("vllm", "vLLM", (0, 28), (0, 32), "VLLM_USE_RUST_FRONTEND")
+VLLM: Final = Known(
+    package="vllm",
+    title="vLLM",
+    oldest=(0, 31),
+    newest=(0, 33),
+    rust_switch="VLLM_USE_RUST_FRONTEND",
+    contract="preble_plugin.vllm_ext.contract",
+)

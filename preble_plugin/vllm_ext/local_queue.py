@@ -2,8 +2,8 @@
 
 1. vLLM's scheduler has a queue of its own, `waiting`. `WaitingQueue` takes its place:
    cached work first, within a bound, and those that came back (preempted, put off)
-   before all, as they do in vLLM. What waits in another queue of vLLM's (those
-   that hold blocks; in older versions those put off) is taken up first, and stays vLLM's.
+   before all, as they do in vLLM. Requests that hold blocks wait in another queue of
+   vLLM's; they are taken up first.
 2. Beside the order it keeps what waits as first come, first served would have it. If
    ours fails, vLLM's own queue is filled with that and goes on; what a peek has shown
    is still what the next pop gives, for the scheduler has made room for it.
@@ -16,10 +16,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
+from preble_plugin.adapter.contract import verify
 from preble_plugin.adapter.faults import Faults
 from preble_plugin.core.local_queue import OVERTAKES, LocalQueue
 from preble_plugin.vllm_ext import hooks
+from preble_plugin.vllm_ext.contract import QUEUE
 from preble_plugin.vllm_ext.facts import QueueFacts
+from preble_plugin.vllm_ext.known import VLLM
 
 _TOLD_EVERY: Final = 1000
 """Requests taken up between two lines in the log, at level DEBUG."""
@@ -29,6 +32,7 @@ def waiting_queue(scheduler: Any) -> WaitingQueue | None:
     """The queue for a scheduler that has just been built; None, which is logged, where
     that is not to be had: its own then stays."""
     try:
+        verify(VLLM, hooks.version(), QUEUE)
         queue = WaitingQueue(hooks.queue_facts(scheduler))
     except Exception:
         hooks.logger().exception("preble's local queue failed to start; vLLM's own is used")

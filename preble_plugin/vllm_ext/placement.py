@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from preble_plugin.adapter.refusals import refuse
 from preble_plugin.service.interface import ReplicaSpec
 from preble_plugin.service.local import LocalFrontend
 from preble_plugin.service.metrics import PlacementMetrics
@@ -18,20 +19,42 @@ from preble_plugin.service.remote import RemoteFrontend
 from preble_plugin.vllm_ext import hooks
 from preble_plugin.vllm_ext.dispatch import Dispatch
 from preble_plugin.vllm_ext.events import event_sources
+from preble_plugin.vllm_ext.known import VLLM
 from preble_plugin.vllm_ext.plan import Plan, plan_of
 
 
 def dispatch_for(client: Any) -> Dispatch | None:
-    """The dispatch of a client that has just been built; None where its engine
-    was not configured for placement, or by a fault of ours, which is logged."""
+    """The dispatch of a client that has just been built; None where its engine was not
+    configured for placement, or under `auto` by a fault of ours, which is logged.
+
+    Raises `CannotWork` for that fault otherwise.
+    """
     plan = plan_of(client.vllm_config)
     if plan is None:
         return None
     try:
         return _dispatch(client, plan)
-    except Exception:
-        hooks.logger().exception("preble failed to start; vLLM's own dispatch is used")
+    except Exception as fault:
+        _refuse(f"--dp-scheduler preble could not start: {fault!r}: see docs/vllm.md", plan)
         return None
+
+
+def check_client(client: Any, ours: bool) -> None:
+    """Raise `CannotWork`, or warn under `auto`, where the client of an engine configured
+    for placement is not ours."""
+    plan = plan_of(client.vllm_config)
+    if plan is not None and not ours:
+        kind = type(client)
+        _refuse(
+            f"--dp-scheduler preble places requests in DPLBAsyncMPClient, and {kind.__module__}."
+            f"{kind.__qualname__} was put in its place: leave out the plugin that does so",
+            plan,
+        )
+
+
+def _refuse(reason: str, plan: Plan) -> None:
+    plan.close()
+    refuse(reason, auto=plan.auto, log=hooks.logger(), title=VLLM.title)
 
 
 def _dispatch(client: Any, plan: Plan) -> Dispatch:

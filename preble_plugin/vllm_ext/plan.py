@@ -28,6 +28,8 @@ class Plan(NamedTuple):
     directory: ServerDirectory | None
     """For the ranks' sockets; None where the parent of this process has it, or
     there are none."""
+    auto: bool = False
+    """What cannot work is left to vLLM, with a warning."""
 
     def close(self) -> None:
         """Remove what was made for the engine; idempotent."""

@@ -1,6 +1,7 @@
 """Prepares an engine's finished configuration for placement.
 
-1. It is checked: what cannot work is refused, before any model is loaded.
+1. The contract with vLLM is verified and the configuration is checked: what cannot work
+   is refused, before any model is loaded.
 2. Where several API servers will share it, their parent starts the scheduler
    process and leaves its address in the environment.
 3. The ranks are told to publish their cache events.
@@ -15,19 +16,21 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from preble_plugin.adapter.contract import verify
 from preble_plugin.adapter.event_endpoints import events_directory, local_endpoints
 from preble_plugin.adapter.local_queue import local_queue_wanted
-from preble_plugin.adapter.refusals import CannotWork, check_version
+from preble_plugin.adapter.refusals import CannotWork
 from preble_plugin.service.checks import check_settings
 from preble_plugin.service.environment import SCHEDULER_ADDRESS
 from preble_plugin.service.run_dir import RunDirError, ServerDirectory
 from preble_plugin.service.supervisor import SchedulerProcess
 from preble_plugin.settings import Settings
 from preble_plugin.vllm_ext import hooks
-from preble_plugin.vllm_ext.events import network_endpoints
+from preble_plugin.vllm_ext.contract import CONTRACT
+from preble_plugin.vllm_ext.events import NETWORK
 from preble_plugin.vllm_ext.facts import Topology
 from preble_plugin.vllm_ext.known import VLLM
-from preble_plugin.vllm_ext.placement import dispatch_for
+from preble_plugin.vllm_ext.placement import check_client, dispatch_for
 from preble_plugin.vllm_ext.plan import Plan, keep
 from preble_plugin.vllm_ext.refusals import check_engine, check_events
 
@@ -40,7 +43,7 @@ def prepare(
 ) -> list[str]:
     """Check and prepare `config` in place; what to warn of. Raises `CannotWork`,
     `SettingsError`; nothing is changed then."""
-    warnings = check_version(VLLM, hooks.version(), settings, auto)
+    warnings = verify(VLLM, hooks.version(), CONTRACT)
     topology = hooks.topology(config)
     queued = local_queue_wanted(settings, prefix_caching=topology.prefix_caching)
     if offline:
@@ -53,7 +56,7 @@ def prepare(
     check_engine(topology, hooks.rust_frontend(), queued)
     check_settings(settings)
     if topology.ranks > 1:
-        warnings += _place(config, settings, topology, headless)
+        warnings += _place(config, settings, topology, headless, auto)
     return [*warnings, *_queue(config)] if queued else warnings
 
 
@@ -67,17 +70,18 @@ def _queue(config: Any) -> list[str]:
     return []
 
 
-def _place(config: Any, settings: Settings, topology: Topology, headless: bool) -> list[str]:
+def _place(
+    config: Any, settings: Settings, topology: Topology, headless: bool, auto: bool
+) -> list[str]:
     """Prepare `config` for placement; what to warn of."""
     warnings = []
-    chooses_ports = hooks.chooses_ports()
-    check_events(hooks.events_config(config), chooses_ports)
+    check_events(hooks.events_config(config))
     address, directory, keeper = _meeting_place(topology, settings, headless)
     if hooks.events_config(config) is None:
         if directory is not None:
             endpoints = local_endpoints(directory)
         else:
-            endpoints = network_endpoints(topology.ranks, chooses_ports)
+            endpoints = NETWORK
             warnings.append(
                 "KV events, which carry prompts, cross the network unauthenticated: fence their "
                 "ports off as docs/security.md says."
@@ -85,8 +89,8 @@ def _place(config: Any, settings: Settings, topology: Topology, headless: bool) 
         hooks.publish_events(config, *endpoints)
     published = hooks.events_config(config)
     if published is not None and topology.api_server >= 0 and not headless:
-        keep(config, Plan(settings, topology, published, address, keeper))
-        hooks.replace_client(dispatch_for)
+        keep(config, Plan(settings, topology, published, address, keeper, auto))
+        hooks.replace_client(dispatch_for, check_client)
     return warnings
 
 

@@ -37,11 +37,9 @@ def check_engine(topology: Topology, rust_frontend: bool, local_queue: bool) -> 
         )
 
 
-def check_events(given: EventsConfig | None, chooses_ports: bool) -> None:
+def check_events(given: EventsConfig | None) -> None:
     """Raise `CannotWork` for an events configuration that cannot be read."""
     reason = unreadable(given) if given is not None else None
-    if given is not None and given.endpoint.endswith(":0") and not chooses_ports:
-        reason = reason or "leaves the port open, which this version of vLLM does not tell"
     if reason:
         raise CannotWork(
             f"--dp-scheduler preble reads the ranks' KV events and --kv-events-config {reason}: "

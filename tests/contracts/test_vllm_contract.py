@@ -1,7 +1,9 @@
 """What `vllm_ext/hooks.py` relies on, in the vLLM installed.
 
-One test for each hook, by its name: the one that fails says what moved. The
-same file runs on other versions of vLLM, see `other_versions.py`.
+1. Each touch of the contract, by its name: the test that fails says what moved.
+2. What no declaration can say: what `hooks` makes of vLLM's own objects.
+
+The same file runs on other versions of vLLM, see `other_versions.py`.
 """
 
 from __future__ import annotations
@@ -11,15 +13,20 @@ import inspect
 import os
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from preble_plugin.adapter.contract import Touch, verify
+from preble_plugin.adapter.refusals import CannotWork
 from preble_plugin.bench.tiny_model import make_tiny_model
 from preble_plugin.vllm_ext import hooks, plugin
-from preble_plugin.vllm_ext.local_queue import WaitingQueue
+from preble_plugin.vllm_ext.contract import CONTRACT
+from preble_plugin.vllm_ext.known import VLLM
+from tests.contracts.renamed import refusal
 from tests.engines import TINY_MODEL
 from tests.engines.client import tokens
 from tests.vllm.in_process import Core
@@ -56,7 +63,9 @@ def arg_utils() -> Any:
 def core_client(monkeypatch: pytest.MonkeyPatch) -> Any:
     from vllm.v1.engine import core_client
 
+    own = core_client.EngineCoreClient.make_async_mp_client
     monkeypatch.setattr(core_client, "DPLBAsyncMPClient", core_client.DPLBAsyncMPClient)
+    monkeypatch.setattr(core_client.EngineCoreClient, "make_async_mp_client", staticmethod(own))
     return core_client
 
 
@@ -80,6 +89,24 @@ def test_the_version_under_test_is_the_one_meant() -> None:
     assert hooks.version().split("+")[0] == meant
 
 
+@pytest.mark.parametrize("touch", CONTRACT, ids=str)
+def test_each_touch_holds(touch: Touch) -> None:
+    assert touch.fault() is None
+
+
+@pytest.mark.parametrize("touch", CONTRACT, ids=str)
+def test_a_version_with_one_touch_renamed_is_refused_by_its_name(touch: Touch) -> None:
+    assert refusal(VLLM, CONTRACT, touch).endswith(
+        ": use vLLM 0.31 to 0.33, upgrade preble-plugin, or use --dp-scheduler default."
+    )
+
+
+def test_a_version_with_none_renamed_is_served_and_a_line_says_so() -> None:
+    assert verify(VLLM, "0.33.1", CONTRACT) == []
+    (line,) = verify(VLLM, "0.99.0", CONTRACT)
+    assert line.startswith("--dp-scheduler preble is tested on vLLM 0.31 to 0.33 and this is 0.99")
+
+
 # --- processes and logs ---
 
 
@@ -94,26 +121,20 @@ def test_register_imports_nothing_where_vllm_parses_no_arguments() -> None:
     assert process.stdout.strip() == "[]"
 
 
-def test_register_never_raises(arg_utils: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register_raises_where_the_environment_chooses_preble_alone(
+    arg_utils: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr(arg_utils, "EngineArgs")
     plugin.register()
+    monkeypatch.setenv("PREBLE_DP_SCHEDULER", "preble")
+    with pytest.raises(CannotWork, match=r"relies on vllm\.engine\.arg_utils:EngineArgs"):
+        plugin.register()
 
 
 def test_register_twice_wraps_once(arg_utils: Any) -> None:
     first = arg_utils.EngineArgs.create_engine_config
     plugin.register()
     assert arg_utils.EngineArgs.create_engine_config is first
-
-
-def test_version() -> None:
-    assert re.match(r"\d+\.\d+\.\d+", hooks.version())
-
-
-def test_logger() -> None:
-    from vllm.logger import init_logger
-
-    init_logger("vllm.contract")
-    assert hooks.logger().name.split(".")[0] == "vllm"
 
 
 def test_rust_frontend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,26 +154,14 @@ def test_rust_frontend(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def parse(*arguments: str) -> Any:
     from vllm.engine.arg_utils import AsyncEngineArgs
-
-    try:
-        from vllm.utils.argparse_utils import FlexibleArgumentParser
-    except ImportError:
-        from vllm.utils import FlexibleArgumentParser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     return AsyncEngineArgs.add_cli_args(FlexibleArgumentParser()).parse_args(list(arguments))
 
 
 def test_wrap_cli_args(arg_utils: Any) -> None:
-    assert isinstance(inspect.getattr_static(arg_utils.EngineArgs, "add_cli_args"), staticmethod)
-    assert "EngineArgs.add_cli_args(parser)" in source(arg_utils.AsyncEngineArgs.add_cli_args)
     assert parse("--dp-scheduler", "preble").dp_scheduler == "preble"
     assert os.environ["PREBLE_DP_SCHEDULER"] == "preble"
-
-
-def test_the_plugin_is_loaded_before_the_flag_is_needed(arg_utils: Any) -> None:
-    text = source(arg_utils.AsyncEngineArgs.add_cli_args)
-    assert text.index("load_general_plugins()") < text.index("EngineArgs.add_cli_args(parser)")
-    assert "load_general_plugins()" in source(arg_utils.EngineArgs.__post_init__)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +185,6 @@ def test_dotted_settings_arrive(arg_utils: Any) -> None:
 
 
 def test_wrap_engine_config(arg_utils: Any, tiny_model: str) -> None:
-    original = inspect.unwrap(arg_utils.EngineArgs.create_engine_config)
-    assert parameters(original) == ["self", "usage_context", "headless"]
     args = arg_utils.AsyncEngineArgs(
         model=tiny_model, additional_config={"dp_scheduler": "default", "receipts": 1, "x": 2}
     )
@@ -325,34 +332,6 @@ def test_the_events_configuration_is_read_by_the_schedulers_alone() -> None:
     assert derived == []
 
 
-def test_rank_endpoint() -> None:
-    from vllm.v1.core.sched.scheduler import Scheduler
-
-    assert hooks.rank_endpoint("ipc:///d/inproc-kv", 0) == "ipc:///d/inproc-kv"
-    assert hooks.rank_endpoint("ipc:///d/inproc-kv", 3) == "ipc:///d/inproc-kv_dp3"
-    assert hooks.rank_endpoint("tcp://*:5557", 3) == "tcp://*:5560"
-    with pytest.raises(ValueError, match="inproc"):
-        hooks.rank_endpoint("ipc:///d/kv", 1)
-    publisher = "EventPublisherFactory.create( self.kv_events_config, "
-    assert publisher + "self.parallel_config.data_parallel_index" in source(Scheduler.__init__)
-
-
-def test_what_a_publisher_binds() -> None:
-    from vllm.distributed import kv_events
-
-    text = source(kv_events.ZmqEventPublisher)
-    for condition in ('"*" in', '"::" in', '"ipc://"'):
-        assert condition in text
-    assert re.search(r"replay\.bind\(self|_bind\(self\._replay", text)
-
-
-def test_chooses_ports() -> None:
-    from vllm.distributed.kv_events import ZmqEventPublisher
-
-    assert hooks.chooses_ports() == hasattr(ZmqEventPublisher, "_bind")
-    assert hooks.chooses_ports() == (hooks.version().split(".")[1] >= "31")
-
-
 def test_scheduler_class(arg_utils: Any, tiny_model: str) -> None:
     from vllm.v1.core.sched.scheduler import Scheduler
 
@@ -382,37 +361,6 @@ def test_the_scheduler_class_is_asked_for_by_the_engine_core_alone() -> None:
 
 
 # --- vllm/v1/core/sched/ ---
-
-
-def test_queueing_schedulers() -> None:
-    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-    from vllm.v1.core.sched.request_queue import RequestQueue
-    from vllm.v1.core.sched.scheduler import Scheduler
-
-    asked = RequestQueue.__abstractmethods__
-    assert {name for name in asked if not hasattr(WaitingQueue, name)} == set()
-    for name in asked:
-        assert len(parameters(getattr(WaitingQueue, name))) == len(
-            parameters(getattr(RequestQueue, name))
-        )
-    for kind in (Scheduler, AsyncScheduler):
-        text = source(kind)
-        assert len(re.findall(r"self\.waiting = ", text)) == (kind is Scheduler)
-        # Nothing is asked of `waiting` but what a RequestQueue has.
-        uses = set(re.findall(r"self\.waiting\.(\w+)", text))
-        assert uses <= asked
-    taking_up = source(Scheduler.schedule)
-    assert taking_up.index(".peek_request()") < taking_up.rindex(".pop_request()")
-
-
-def test_what_waits_elsewhere_is_taken_up_first() -> None:
-    from vllm.v1.core.sched.scheduler import Scheduler
-
-    first = [
-        "request_queue = self.kv_holding_waiting if not request_queue",
-        "return self.skipped_waiting or self.waiting or None",
-    ]
-    assert sum(words in source(Scheduler) for words in first) == 1
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -523,6 +471,7 @@ def shaken_client(core_client: Any, config: Any) -> Any:
     client.core_engines = [rank.to_bytes(2, "little") for rank in (0, 1)]
     client.lb_engines = [[0, 0, 0.0], [0, 0, 0.0]]
     client.reqs_in_flight = {}
+    client.streaming_reqs = set()
     client.engine_inflight = __import__("collections").Counter()
     client.client_count, client.eng_start_index = 1, 0
     from vllm.config.kv_events import KVEventsConfig
@@ -532,23 +481,8 @@ def shaken_client(core_client: Any, config: Any) -> Any:
         response = engine_response(
             data_parallel_rank=rank, kv_events_config=told, effective_attention_block_size=32
         )
-        if hasattr(client, "_apply_ready_response"):
-            client._apply_ready_response(msgspec.msgpack.encode(response))
+        client._apply_ready_response(msgspec.msgpack.encode(response))
     return client
-
-
-def test_client_ranks(core_client: Any) -> None:
-    text = source(core_client.MPClient.__init__)
-    assert 'rank.to_bytes(2, "little") for rank in self.engine_ranks_managed' in text
-    client = SimpleNamespace(core_engines=[(259).to_bytes(2, "little")])
-    assert hooks.client_ranks(client) == (259,)
-    assert hooks.client_size(client) == 1
-
-
-def test_in_flight(core_client: Any) -> None:
-    text = source(core_client.DPLBAsyncMPClient.get_core_engine_for_request)
-    assert "self.reqs_in_flight[request.request_id] = chosen_engine" in text
-    assert hooks.in_flight(SimpleNamespace(reqs_in_flight={"a": b""}), "a")
 
 
 def test_engine_facts(core_client: Any, arg_utils: Any, tiny_model: str) -> None:
@@ -556,38 +490,24 @@ def test_engine_facts(core_client: Any, arg_utils: Any, tiny_model: str) -> None
     found = hooks.engine_facts(client)
     assert (found.ranks, found.block_size, found.capacity_blocks) == ((0, 1), 32, 99)
     assert (found.drop_blocks, found.max_running > 0) == (0, True)
-    assert set(found.sources) == ({0, 1} if hooks.chooses_ports() else set())
+    assert set(found.sources) == {0, 1}
 
 
-def test_the_blocks_of_the_engines_are_summed(core_client: Any) -> None:
-    owner = core_client.MPClient
-    text = source(getattr(owner, "_apply_ready_response", owner))
-    assert "num_gpu_blocks += response.num_gpu_blocks" in text
-    assert "cache_config.block_size = response.block_size" in text
-
-
-def test_one_block_of_each_cache_is_never_used() -> None:
-    from vllm.v1.core.block_pool import BlockPool
-
-    assert "self.null_block = self.free_block_queue.popleft()" in source(BlockPool.__init__)
-
-
-def test_context_parallelism_multiplies_the_block() -> None:
-    from vllm.v1.core.single_type_kv_cache_manager import SingleTypeKVCacheManager
-
-    text = source(SingleTypeKVCacheManager.__init__)
-    assert re.search(r"block_size (\*= dcp_world_size|= .*\* self\.dcp_world_size)", text)
-
-
-def test_speculation_that_drops_a_block() -> None:
+@pytest.mark.parametrize("method", ["mtp", "ngram"])
+def test_engine_facts_of_speculation(
+    core_client: Any, arg_utils: Any, tiny_model: str, method: str
+) -> None:
+    """From 0.33 hashes look ahead, and the last block of a hit is kept."""
     from vllm.config import SpeculativeConfig
-    from vllm.v1.core.sched.scheduler import Scheduler
 
-    name = next(
-        name for name in ("use_eagle_block_drop", "use_eagle") if hasattr(SpeculativeConfig, name)
+    config = two_ranks(arg_utils, tiny_model).create_engine_config()
+    client = shaken_client(core_client, config)
+    config.speculative_config = object.__new__(SpeculativeConfig)
+    config.speculative_config.__dict__.update(
+        method=method, disable_eagle_block_drop=False, disable_lookahead_block_hashes=False
     )
-    assert f"speculative_config.{name}()" in source(Scheduler.__init__)
-    assert f"use_eagle=self.{name}" in source(Scheduler.__init__)
+    ahead = hasattr(type(config), "num_hash_lookahead_tokens")
+    assert hooks.engine_facts(client).drop_blocks == (method == "mtp" and not ahead)
 
 
 def engine_request(**more: Any) -> Any:
@@ -658,14 +578,6 @@ def test_request_facts_of_requests_that_skip_the_cache() -> None:
     assert hooks.request_facts(pooling).max_output_tokens == 0
 
 
-def test_skipping_the_cache_is_decided_by_the_parameters() -> None:
-    from vllm.v1.request import Request
-
-    text = source(Request.get_skip_reading_prefix_cache)
-    assert "sampling_params.skip_reading_prefix_cache" in text
-    assert "pooling_params.skip_reading_prefix_cache" in text
-
-
 def test_placed_by_vllm() -> None:
     from vllm import PoolingParams
     from vllm.v1.pool.late_interaction import build_late_interaction_query_params
@@ -701,12 +613,6 @@ def test_output_facts() -> None:
         ("c", 0, False, 0, True, True),
         ("d", 0, False, 0, True, True),
     ]
-
-
-def test_prefill_stats_come_once_a_request() -> None:
-    from vllm.v1.request import Request
-
-    assert "self.prefill_stats = None" in source(Request.take_prefill_stats)
 
 
 def test_message_facts() -> None:
@@ -754,7 +660,7 @@ def client(
     core_client: Any, arg_utils: Any, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
     """Our client with its engines' sockets replaced by a list of what is sent."""
-    hooks.replace_client(lambda _: None)
+    hooks.replace_client(lambda _: None, lambda *_: None)
     built = shaken_client(core_client, two_ranks(arg_utils, tiny_model).create_engine_config())
     built.sent = []
     built.current_wave = built.client_index = 0
@@ -777,31 +683,39 @@ def client(
 
 def test_replace_client(core_client: Any) -> None:
     base = core_client.DPLBAsyncMPClient
-    hooks.replace_client(lambda _: None)
-    assert issubclass(core_client.DPLBAsyncMPClient, base)
-    assert core_client.DPLBAsyncMPClient is not base
+    hooks.replace_client(lambda _: None, lambda *_: None)
     replaced = core_client.DPLBAsyncMPClient
-    hooks.replace_client(lambda _: None)
+    hooks.replace_client(lambda _: None, lambda *_: None)
     assert core_client.DPLBAsyncMPClient is replaced
-    made = core_client.EngineCoreClient.make_async_mp_client
-    assert "return DPLBAsyncMPClient(" in source(inspect.unwrap(made))
+    assert replaced.__mro__[1] is base
+    assert [touch for touch in CONTRACT if touch.fault()] == []  # ours does not stand in its way
 
 
-def test_the_methods_that_the_client_overrides(core_client: Any) -> None:
+@pytest.mark.parametrize("refuses", [0, 1, None])
+def test_a_client_that_is_refused_is_shut_down(
+    core_client: Any,
+    arg_utils: Any,
+    tiny_model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    refuses: int | None,
+) -> None:
+    """As it asks for its dispatcher, or once it is made."""
+    done: list[Any] = []
+
+    def told(*given: Any) -> None:
+        done.extend(given[1:])
+        if len(given) - 1 == refuses:
+            raise CannotWork("refused")
+
     base = core_client.DPLBAsyncMPClient
-    assert parameters(base.add_request_async) == ["self", "request"]
-    assert parameters(base.get_core_engine_for_request) == ["self", "request"]
-    assert parameters(base.abort_requests_async) == ["self", "request_ids"]
-    assert parameters(base.process_engine_outputs) == ["self", "outputs"]
-    assert isinstance(inspect.getattr_static(base, "process_engine_outputs"), staticmethod)
-    assert inspect.iscoroutinefunction(base.process_engine_outputs)
-    looked_up = 'getattr(self.__class__, "process_engine_outputs", None)'
-    assert looked_up in source(core_client.AsyncMPClient._ensure_output_queue_task)
-
-
-def test_nothing_is_awaited_before_a_request_is_known(core_client: Any) -> None:
-    text = source(core_client.DPAsyncMPClient.add_request_async)
-    assert "await" not in text.split("self.get_core_engine_for_request(request)")[0]
+    monkeypatch.setattr(base, "__init__", lambda self, *args, **kwargs: None)
+    monkeypatch.setattr(base, "shutdown", lambda self, *args, **kwargs: done.append("shut down"))
+    hooks.replace_client(told, told)
+    config = two_ranks(arg_utils, tiny_model).create_engine_config()
+    expected = pytest.raises(CannotWork) if refuses is not None else nullcontext()
+    with expected:
+        core_client.EngineCoreClient.make_async_mp_client(config, None, False)
+    assert done == {0: ["shut down"], 1: [True, "shut down"], None: [True]}[refuses]
 
 
 @pytest.mark.parametrize("index", [0, 1])

@@ -1,0 +1,38 @@
+"""What the engines installed here keep of their contracts, touch by touch.
+
+A process of its own imports the engine, which takes it seconds; here nothing is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from preble_plugin.adapter.contract import report
+from preble_plugin.adapter.known import Known
+from preble_plugin.doctor.engines import ENGINES
+from preble_plugin.doctor.finding import Finding, Findings
+from preble_plugin.doctor.machine import installed_version
+
+_CHECK = "contract"
+
+
+def look_at_contracts(
+    contract: Callable[[Known], list[tuple[str, str | None]]] = report,
+) -> list[Finding]:
+    """A finding for each touch of each engine that is installed."""
+    found: list[Finding] = []
+    for known in (engine.known for engine in ENGINES):
+        if installed_version(known) is None:
+            continue
+        findings = Findings(f"contract with {known.title}")
+        remedy = f"use {known.title} {known.versions}, or upgrade preble-plugin"
+        try:
+            for touch, fault in contract(known):
+                if fault is None:
+                    findings.ok(_CHECK, touch)
+                else:
+                    findings.fail(_CHECK, f"{touch} {fault}", remedy)
+        except RuntimeError as error:
+            findings.fail(_CHECK, f"{known.title} cannot be looked at: {error}", remedy)
+        found += findings.all
+    return found
