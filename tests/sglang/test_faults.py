@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ import psutil
 import pytest
 import zmq
 
-from preble_plugin.bench.server import members
+from preble_plugin.bench.server import ServerError, members
 from preble_plugin.bench.sglang_server import SglangServer
 from preble_plugin.core.status import Trust
 from preble_plugin.service.run_dir import living_servers
@@ -162,29 +163,47 @@ def test_what_a_rank_that_dies_would_have_got_goes_to_the_other(engine_room: Eng
 
 
 @pytest.fixture
-def loopless(engine_room: EngineRoom, tmp_path: Path) -> Iterator[SglangServer]:
-    """A server in whose run directory something stands where the socket for outcomes
-    would be."""
+def loopless(engine_room: EngineRoom, tmp_path: Path) -> Iterator[Callable[[str], SglangServer]]:
+    """Starts a server in whose run directory something stands where the socket for outcomes
+    would be, by a choice of `--dp-scheduler`."""
     engine_room.close()
-    server = TWO.build(tmp_path / "server.log")
+    made: list[SglangServer] = []
 
-    def stand_in_the_way(_: float) -> None:
-        for found in (RUN_DIR / "events").glob(f"{server.pid}-*"):
-            (found / "outcomes").mkdir(exist_ok=True)
+    def start(choice: str) -> SglangServer:
+        flags = tuple(choice if flag == "preble" else flag for flag in TWO.flags)
+        server = replace(TWO, flags=flags).build(tmp_path / "server.log")
+        made.append(server)
 
-    try:
+        def stand_in_the_way(_: float) -> None:
+            for found in (RUN_DIR / "events").glob(f"{server.pid}-*"):
+                (found / "outcomes").mkdir(exist_ok=True)
+
         server.start(waiting=stand_in_the_way)
-        yield server
-    finally:
+        return server
+
+    yield start
+    for server in made:
         server.stop()
 
 
-def test_sglangs_own_loop_goes_on_where_ours_cannot(loopless: SglangServer) -> None:
-    client = SglangClient(loopless)
-    document = tokens(1, 300)
-    ranks = [client.generate(document)["meta_info"]["dp_rank"] for _ in range(6)]
-    assert ranks in ([0, 1] * 3, [1, 0] * 3)
+SAID = "--dp-scheduler preble could not start: ZMQError('Address already in use"
+
+
+def test_a_server_ends_where_our_loop_cannot_start(
+    loopless: Callable[[str], SglangServer],
+) -> None:
+    with pytest.raises(ServerError) as ended:
+        loopless("preble")
+    assert f"CannotWork: {SAID}" in str(ended.value)
+
+
+def test_under_auto_sglangs_own_loop_goes_on_where_ours_cannot_start(
+    loopless: Callable[[str], SglangServer],
+) -> None:
+    server = loopless("auto")
+    client = SglangClient(server)
     assert in_parallel(8, lambda i: len(client.generate(tokens(i, 50))["output_ids"])) == [3] * 8
-    failed = [line for line in loopless.log_text().splitlines() if "preble's loop failed" in line]
-    assert len(failed) == 1
-    assert loopless.metrics().total("preble:placements_total") == 0
+    warned = [line for line in server.log_text().splitlines() if SAID in line]
+    assert len(warned) == 1
+    assert "SGLang's own dispatch is used." in warned[0]
+    assert server.metrics().total("preble:placements_total") == 0

@@ -7,8 +7,8 @@ SGLang parses, resolves and checks here as it does, up to its first child.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -17,7 +17,7 @@ from preble_plugin.settings import Settings
 from tests.engines import EngineRoom, SglangServing
 from tests.engines.client import tokens
 from tests.engines.preble import RUN_DIR, RUN_ENVIRONMENT
-from tests.sglang.launching import Launching
+from tests.sglang.launching import Launched, Launching
 from tests.sglang.preble_servers import SglangClient
 
 pytestmark = pytest.mark.sglang
@@ -119,25 +119,17 @@ def test_an_encoder_is_told_so_under_auto(launching: Launching) -> None:
     assert "with --encoder-only there are none" in warning
 
 
-def test_our_name_for_a_method_is_taken_back_under_auto(launching: Launching) -> None:
-    chosen = {"PREBLE_DP_SCHEDULER": "auto"}
-    named = {"dp_size": 2, "load_balance_method": "preble", "disable_radix_cache": True}
-    for way in ("engine", "record"):
-        found = launching.ask(way, named, chosen)
-        assert (found.error, found.method, found.settings) == (None, "round_robin", None)
-
-
 def test_ray_is_refused(launching: Launching) -> None:
-    given = {"dp_size": 2, "use_ray": True, "load_balance_method": "preble"}
-    error = launching.ask("record", given).error
+    given = {"dp_size": 2, "use_ray": True}
+    error = launching.ask("record", given, {"PREBLE_DP_SCHEDULER": "preble"}).error
     assert error is not None
     assert "Ray runs it in a thread: leave out --use-ray" in error
 
 
 def test_a_refusal_from_python_says_the_same(launching: Launching) -> None:
-    given = {"dp_size": 1, "load_balance_method": "preble", "schedule_policy": "lpm"}
+    given = {"dp_size": 1, "schedule_policy": "lpm"}
     for way in ("engine", "record"):
-        error = launching.ask(way, given).error
+        error = launching.ask(way, given, {"PREBLE_DP_SCHEDULER": "preble"}).error
         assert error is not None
         assert error.startswith("CannotWork: --dp-scheduler preble places requests among")
 
@@ -149,7 +141,7 @@ def test_several_tokenizers_detokenizers_and_stages_are_served(launching: Launch
 
 def test_prefill_servers_are_served_where_their_method_is_not_named(launching: Launching) -> None:
     found = launching.ask("serve", [*TWO, *PREBLE, "--disaggregation-mode", "prefill"])
-    assert (found.error, found.method) == (None, "preble")
+    assert (found.error, found.method) == (None, "total_tokens")
 
 
 # --- the local queue ---
@@ -164,13 +156,7 @@ def test_one_rank_has_the_local_queue_alone(launching: Launching, choice: tuple[
     assert found.said.count("one data-parallel rank: what waits is put in order") == 1
 
 
-def test_one_rank_has_the_local_queue_by_the_name_of_our_method(launching: Launching) -> None:
-    for way in ("engine", "record"):
-        found = launching.ask(way, {"load_balance_method": "preble"})
-        assert (found.error, found.queue, found.method) == (None, True, "round_robin")
-
-
-def test_a_word_is_left_for_one_engine(launching: Launching) -> None:
+def test_a_choice_is_told_to_one_engine(launching: Launching) -> None:
     found = launching.ask("engines", [{"dp_scheduler": "preble"}, {}])
     assert not found.queue
 
@@ -201,32 +187,50 @@ def test_a_local_queue_that_is_asked_for_and_cannot_be_is_refused(launching: Lau
 # --- versions ---
 
 
-@pytest.mark.parametrize("version", ["0.5.17", "0.4.10.post2"])
-def test_an_older_sglang_is_refused(launching: Launching, version: str) -> None:
-    allowed = ("--dp-scheduler-config", '{"allow_untested": true}')
-    error = launching.ask("serve", [*TWO, *PREBLE, *allowed], version=version).error
-    assert error is not None
-    assert f"tested on SGLang 0.5.18 to 0.5.23 and this is {version}: upgrade SGLang" in error
-    assert launching.ask("serve", [*TWO, *AUTO], version=version).settings is None
+@pytest.mark.parametrize("version", ["0.5.18", "0.5.24", "0.6.0rc1"])
+@pytest.mark.parametrize("scheduler", [PREBLE, AUTO])
+def test_a_version_that_is_not_tested_is_served_and_a_line_says_so(
+    launching: Launching, scheduler: tuple[str, ...], version: str
+) -> None:
+    found = launching.ask("serve", [*TWO, *scheduler], version=version)
+    (line,) = found.warnings
+    assert (found.error, found.settings) == (None, Settings())
+    assert f"tested on SGLang 0.5.22 to 0.5.23 and this is {version}: all that is used" in line
 
 
-@pytest.mark.parametrize("version", ["0.5.24", "0.6.0rc1"])
-def test_a_newer_sglang_has_to_be_allowed(launching: Launching, version: str) -> None:
-    error = launching.ask("serve", [*TWO, *PREBLE], version=version).error
-    assert error is not None
-    assert "accept the risk by --dp-scheduler-config '{\"allow_untested\": true}'" in error
-    given: Any = ("--dp-scheduler-config", '{"allow_untested": true}')
-    for more in ((*PREBLE, *given), AUTO):
-        found = launching.ask("serve", [*TWO, *more], version=version)
-        (warning,) = found.warnings
-        assert found.settings is not None
-        assert f"tested on SGLang 0.5.18 to 0.5.23 and runs untested on {version}." in warning
-
-
-@pytest.mark.parametrize("version", ["0.5.18.post1", "0.5.23.post2", "0.5.20+cu130"])
+@pytest.mark.parametrize("version", ["0.5.22.post1", "0.5.23.post2", "0.5.23+cu130"])
 def test_patches_of_tested_versions_are_tested(launching: Launching, version: str) -> None:
     found = launching.ask("serve", [*TWO, *PREBLE], version=version)
     assert (found.settings, found.warnings) == (Settings(), [])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "KVEventsConfig",
+        "DataParallelController.total_tokens_scheduler",
+        "DataParallelController.event_loop",
+        "SenderWrapper.send_output",
+        "SchedulePolicy.calc_priority",
+    ],
+)
+def test_a_version_with_one_touch_renamed_is_refused_by_its_name(
+    launching: Launching, name: str
+) -> None:
+    def ask(*scheduler: str) -> Launched:
+        return launching.ask("serve", [*TWO, *scheduler], version="0.5.24", renamed=name)
+
+    error = ask(*PREBLE).error
+    assert error is not None
+    assert re.match(
+        rf"CannotWork: --dp-scheduler preble relies on sglang\S*:{name} of SGLang, and in 0.5.24 "
+        r"it .*: use SGLang 0.5.22 to 0.5.23, upgrade preble-plugin, or use",
+        error,
+    )
+    left = ask(*AUTO)
+    (warning,) = left.warnings
+    assert (left.error, left.settings, left.method) == (None, None, "round_robin")
+    assert f":{name} of SGLang" in warning
 
 
 # --- the real command ---

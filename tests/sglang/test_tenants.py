@@ -10,7 +10,7 @@ from preble_plugin.bench.sglang_server import SglangServer
 from tests.engines import serving
 from tests.engines.client import tokens
 from tests.engines.preble import Audit, Scheduler
-from tests.sglang.mode_servers import DEFAULT_FORMAT, OLDER, TOKENIZERS
+from tests.sglang.mode_servers import DEFAULT_FORMAT, TOKENIZERS
 from tests.sglang.preble_servers import TWO, SglangClient
 
 pytestmark = pytest.mark.sglang
@@ -21,8 +21,8 @@ TENANTS: list[dict[str, Any]] = [
     {"cache_salt": "a"},
     {"extra_key": "a", "cache_salt": "a"},
 ]
-ALL = serving(TWO, DEFAULT_FORMAT, OLDER)
-"""With hashes that tell tenants apart, and twice with hashes that do not."""
+ALL = serving(TWO, DEFAULT_FORMAT)
+"""With hashes that tell tenants apart, and with hashes that do not."""
 
 
 def ask(client: SglangClient, name: str, prompt: list[int], **more: Any) -> int:
@@ -99,7 +99,7 @@ def test_so_is_what_they_were_told_where_hashes_tell_them_apart(server: SglangSe
     assert (audit.exact, audit.requests) == (15, 15), audit
 
 
-@serving(DEFAULT_FORMAT, OLDER)
+@serving(DEFAULT_FORMAT)
 def test_elsewhere_no_tenant_is_credited_with_more_than_its_own(server: SglangServer) -> None:
     """The controller does not see what they were told."""
     client = SglangClient(server)

@@ -47,15 +47,10 @@ def test_the_flag_with_a_file_of_settings(launching: Launching, tmp_path: Path) 
     assert launching.ask("serve", [*TWO, *PREBLE, *given]).settings == Settings(receipts=6)
 
 
-def test_sglangs_own_flag(launching: Launching) -> None:
-    given = ("--load-balance-method", "preble", "--dp-scheduler-config", '{"receipts": 7}')
-    assert launching.ask("serve", [*TWO, *given]).settings == Settings(receipts=7)
-
-
-@pytest.mark.parametrize("line", ["dp-scheduler: preble", "load-balance-method: preble"])
-def test_a_yaml_file(launching: Launching, tmp_path: Path, line: str) -> None:
+def test_a_yaml_file(launching: Launching, tmp_path: Path) -> None:
     (tmp_path / "serve.yaml").write_text(
-        f"{line}\ndp-scheduler-config:\n  policy: round-robin\n  receipts: 8\ndp-size: 2\n"
+        "dp-scheduler: preble\ndp-scheduler-config:\n  policy: round-robin\n  receipts: 8\n"
+        "dp-size: 2\n"
     )
     found = launching.ask("serve", ["--config", str(tmp_path / "serve.yaml")])
     assert (found.error, found.settings) == (None, Settings(policy="round-robin", receipts=8))
@@ -89,12 +84,6 @@ def test_an_engine_from_python(launching: Launching, given: Any) -> None:
     assert launching.ask("engine", arguments).settings == Settings(receipts=3)
 
 
-@pytest.mark.parametrize("way", ["engine", "record"])
-def test_sglangs_own_argument_from_python(launching: Launching, way: str) -> None:
-    found = launching.ask(way, {"dp_size": 2, "load_balance_method": "preble"})
-    assert (found.error, found.settings) == (None, Settings())
-
-
 def test_python_wins_over_the_environment_key_by_key(launching: Launching) -> None:
     chosen = {
         "PREBLE_DP_SCHEDULER": "default",
@@ -103,8 +92,6 @@ def test_python_wins_over_the_environment_key_by_key(launching: Launching) -> No
     arguments = {"dp_size": 2, "dp_scheduler": "auto", "dp_scheduler_config": {"receipts": 3}}
     found = launching.ask("engine", arguments, chosen)
     assert found.settings == Settings(receipts=3, window_seconds=60)
-    named = launching.ask("engine", {"dp_size": 2, "load_balance_method": "preble"}, chosen)
-    assert named.settings == Settings(receipts=9, window_seconds=60)
 
 
 def test_a_choice_from_python_holds_for_one_engine(launching: Launching) -> None:
@@ -203,17 +190,6 @@ def test_a_scheduler_that_does_not_exist_is_refused(launching: Launching) -> Non
     takes = "takes one of default, preble, auto, got 'prebel'"
     assert python.error == f"SettingsError: dp_scheduler {takes}"
     assert environment.error == f"SettingsError: PREBLE_DP_SCHEDULER {takes}"
-
-
-@pytest.mark.parametrize("way", ["serve", "engine"])
-def test_two_choices_for_one_thing_are_refused(launching: Launching, way: str) -> None:
-    arguments: Any = [*TWO, "--dp-scheduler", "default", "--load-balance-method", "preble"]
-    if way == "engine":
-        arguments = {"dp_size": 2, "dp_scheduler": "default", "load_balance_method": "preble"}
-    assert launching.ask(way, arguments).error == (
-        "CannotWork: --dp-scheduler default and --load-balance-method preble are two choices for "
-        "one thing: leave one of them out."
-    )
 
 
 # --- what really serves ---

@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 import pytest
 
 from preble_plugin.adapter.refusals import CannotWork
-from preble_plugin.settings import SettingsError
-from preble_plugin.sglang_ext import launch, word
+from preble_plugin.settings import Settings, SettingsError
+from preble_plugin.sglang_ext import launch, launch_env
 from preble_plugin.sglang_ext.facts import LaunchFacts
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = ("DP_SCHEDULER", "CONFIG", "OUTCOMES_ADDRESS", "LOCAL_QUEUE")
+    ours = ("DP_SCHEDULER", "CONFIG", "LAUNCH")
     for name in (f"PREBLE_{one}" for one in ours):
         monkeypatch.setenv(name, "")  # restored, whatever is written
         monkeypatch.delenv(name)
@@ -42,12 +42,6 @@ def test_a_second_time_there_is_nothing_to_take() -> None:
     assert arguments == {"dp_size": 2}
 
 
-def test_our_name_for_a_method_is_not_given_to_sglang() -> None:
-    arguments = {"load_balance_method": "PREBLE"}
-    launch.take_keys(arguments)
-    assert arguments == {"load_balance_method": "auto"}
-
-
 @pytest.mark.parametrize("method", [None, "auto", "round_robin", "total_tokens"])
 def test_other_methods_stay(method: str | None) -> None:
     arguments = {"load_balance_method": method, "dp_scheduler": "preble"}
@@ -67,19 +61,10 @@ def test_the_default_is_a_choice_that_wins_over_the_environment(
     assert decided(launch.take_keys({"dp_scheduler": "default"})) == {}
 
 
-def test_the_word_of_an_earlier_launch_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREBLE_OUTCOMES_ADDRESS", "ipc:///earlier")
+def test_what_an_earlier_launch_told_is_cleared() -> None:
+    launch_env.export(launch_env.Launch(Settings()))
     decided(None)
-    assert word.left(os.environ) is None
-
-
-def test_two_choices_for_one_thing_are_refused() -> None:
-    with pytest.raises(CannotWork) as refusal:
-        launch.take_keys({"load_balance_method": "preble", "dp_scheduler": "default"})
-    assert str(refusal.value) == (
-        "--dp-scheduler default and --load-balance-method preble are two choices for one thing: "
-        "leave one of them out."
-    )
+    assert launch_env.read(os.environ) is None
 
 
 @pytest.mark.parametrize(
@@ -118,4 +103,4 @@ def test_under_auto_a_fault_leaves_the_server_to_sglang(
     note = launch.take_keys({"dp_scheduler": "auto"})
     assert launch.decide(fail, "auto", note) == {}
     assert len(caplog.records) == 1
-    assert word.left(os.environ) is None
+    assert launch_env.read(os.environ) is None

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from preble_plugin.settings import Settings
-from preble_plugin.sglang_ext import word
+from preble_plugin.sglang_ext.launch_env import Launch, clear, export, read
 
 
 @pytest.fixture(autouse=True)
@@ -16,35 +16,27 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return mine
 
 
-def test_what_is_left_is_found() -> None:
-    word.leave(Settings(receipts=7, policy="round-robin"), "ipc:///run/outcomes")
-    found = word.left(os.environ)
-    assert found == (Settings(receipts=7, policy="round-robin"), "ipc:///run/outcomes")
+@pytest.mark.parametrize(
+    "launch",
+    [
+        Launch(Settings(receipts=7, policy="round-robin"), "ipc:///run/outcomes", auto=True),
+        Launch(Settings(), queue=True),
+    ],
+)
+def test_what_is_told_is_read(launch: Launch) -> None:
+    export(launch)
+    assert read(os.environ) == launch
 
 
-def test_the_word_of_the_last_launch_counts() -> None:
-    word.leave(Settings(receipts=7), "ipc:///one")
-    word.leave(Settings(), "ipc:///two")
-    assert word.left(os.environ) == (Settings(), "ipc:///two")
+def test_the_last_launch_counts() -> None:
+    export(Launch(Settings(receipts=7), "ipc:///one", queue=True))
+    export(Launch(Settings(), "ipc:///two"))
+    assert read(os.environ) == Launch(Settings(), "ipc:///two")
 
 
-def test_the_local_queue_is_a_word_of_its_own() -> None:
-    word.leave(Settings(), "ipc:///one")
-    assert not word.queue_left(os.environ)
-    word.take_back()
-    word.leave_queue()
-    assert word.queue_left(os.environ)
-    assert word.left(os.environ) is None
-
-
-def test_what_is_taken_back_is_gone_and_nothing_else(environment: dict[str, str]) -> None:
+def test_what_is_cleared_is_gone_and_nothing_else(environment: dict[str, str]) -> None:
     before = dict(environment)
-    word.leave(Settings(receipts=7), "ipc:///run/outcomes")
-    word.leave_queue()
-    word.take_back()
-    word.take_back()
-    assert (word.left(os.environ), environment) == (None, before)
-
-
-def test_without_a_word_nothing_is_found() -> None:
-    assert word.left({}) is None
+    export(Launch(Settings()))
+    clear()
+    clear()
+    assert (read(os.environ), environment) == (None, before)

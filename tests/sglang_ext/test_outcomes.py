@@ -12,12 +12,10 @@ import zmq
 from preble_plugin.sglang_ext import outcomes
 from preble_plugin.sglang_ext.facts import End
 from preble_plugin.sglang_ext.outcomes import (
-    OUTCOMES_VARIABLE,
     OutcomeListener,
     Outcomes,
     OutcomeTeller,
     outcomes_address,
-    teller,
 )
 
 ENDED = End("a", 5, 16, False)
@@ -140,12 +138,3 @@ async def test_a_listener_that_is_closed_hears_no_more(address: str, tells: Outc
     await heard.all_of(1)
     again.close()
     assert len(heard.messages) == 1
-
-
-def test_a_process_without_word_tells_nothing() -> None:
-    assert teller({}) is None
-    assert teller({OUTCOMES_VARIABLE: ""}) is None
-
-
-def test_a_process_with_word_tells(address: str) -> None:
-    assert teller({OUTCOMES_VARIABLE: address}) is not None

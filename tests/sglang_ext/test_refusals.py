@@ -31,7 +31,7 @@ def refused(**facts: Any) -> str:
     return str(refusal.value)
 
 
-@pytest.mark.parametrize("method", ["auto", "round_robin", "preble"])
+@pytest.mark.parametrize("method", ["auto", "round_robin"])
 def test_a_method_that_leaves_the_choice_is_taken(method: str) -> None:
     check_method(method)
 

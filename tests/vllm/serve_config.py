@@ -19,7 +19,10 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take back at the end what a configuration leaves in this process."""
     from vllm.v1.engine import core_client
 
+    client = core_client.EngineCoreClient
     monkeypatch.setattr(core_client, "DPLBAsyncMPClient", core_client.DPLBAsyncMPClient)
+    make = staticmethod(client.make_async_mp_client)
+    monkeypatch.setattr(client, "make_async_mp_client", make)
     for name in [name for name in os.environ if name.startswith("PREBLE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PREBLE_DP_SCHEDULER", "default")  # restored, whatever the flag writes
@@ -33,12 +36,12 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def engine_args(*arguments: str, size: int = 2) -> Any:
     """What `vllm serve MODEL --data-parallel-size SIZE ARGUMENTS` parses."""
     from vllm import AsyncEngineArgs
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.entrypoints.cli import serve
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     model = str(make_tiny_model(TINY_MODEL))
     given = ["--model", model, "--data-parallel-size", str(size), "--max-model-len", "2048"]
-    parser = make_arg_parser(FlexibleArgumentParser())
+    parser = serve.make_arg_parser(FlexibleArgumentParser())
     return AsyncEngineArgs.from_cli_args(parser.parse_args([*given, *arguments]))
 
 

@@ -270,12 +270,6 @@ def test_across_nodes_events_use_ports_and_a_warning_says_so(
     assert "docs/security.md" in warning
 
 
-def test_across_nodes_older_versions_get_fixed_ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks, "chooses_ports", lambda: False)
-    events = serve_config(*PREBLE, *ACROSS).kv_events_config
-    assert (events.endpoint, events.replay_endpoint) == ("tcp://*:5557", "tcp://*:5559")
-
-
 @pytest.mark.parametrize("endpoint", ["tcp://*:7000", "tcp://[::]:7000", "ipc:///tmp/inproc-x"])
 def test_a_readable_events_configuration_of_the_users_is_kept(endpoint: str) -> None:
     given = {"enable_kv_cache_events": True, "endpoint": endpoint, "topic": "kv"}

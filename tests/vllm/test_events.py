@@ -7,7 +7,7 @@ import pytest
 from preble_plugin.adapter.event_endpoints import EventsConfig, local_endpoints
 from preble_plugin.adapter.refusals import CannotWork
 from preble_plugin.service.interface import EventSource
-from preble_plugin.vllm_ext.events import event_sources, network_endpoints
+from preble_plugin.vllm_ext.events import NETWORK, event_sources
 from preble_plugin.vllm_ext.facts import EngineFacts, Topology
 from preble_plugin.vllm_ext.refusals import check_events
 
@@ -48,7 +48,7 @@ def test_local_sockets_are_told_apart_by_rank() -> None:
 
 def test_what_the_engines_tell_wins() -> None:
     told = {rank: published(f"tcp://10.0.0.{rank}:7", f"tcp://10.0.0.{rank}:8") for rank in (0, 1)}
-    given = published(*network_endpoints(2, chooses_ports=True))
+    given = published(*NETWORK)
     found = event_sources(facts(told=told), given, topology(2, 1), suffixed)
     assert found == {
         0: EventSource("tcp://10.0.0.0:7", "tcp://10.0.0.0:8"),
@@ -75,7 +75,7 @@ def test_an_address_that_was_told_with_a_star_is_the_loopback() -> None:
 
 
 def test_a_rank_elsewhere_of_which_only_the_port_is_known_has_no_source() -> None:
-    given = published(*network_endpoints(2, chooses_ports=False))
+    given = published("tcp://*:5557", "tcp://*:5559")
     found = event_sources(facts(), given, topology(2, 1), suffixed)
     assert found == {0: EventSource("tcp://127.0.0.1:5557", "tcp://127.0.0.1:5559"), 1: None}
 
@@ -94,19 +94,7 @@ def test_ranks_of_a_hybrid_node_keep_their_global_names() -> None:
     }
 
 
-def test_the_ports_of_all_ranks_are_apart() -> None:
-    endpoint, replay = network_endpoints(8, chooses_ports=False)
-    ports = {suffixed(one, rank) for one in (endpoint, replay) for rank in range(8)}
-    assert len(ports) == 16
-
-
-def test_an_open_port_needs_a_vllm_that_tells_it() -> None:
-    check_events(published("tcp://*:0"), chooses_ports=True)
-    with pytest.raises(CannotWork, match="leaves the port open, which this version of vLLM"):
-        check_events(published("tcp://*:0"), chooses_ports=False)
-
-
 def test_events_sent_to_an_address_are_refused() -> None:
     sent = published("tcp://10.0.0.1:5")._replace(binds=False)
     with pytest.raises(CannotWork, match=r"publishes to tcp://10\.0\.0\.1:5 instead of binding"):
-        check_events(sent, chooses_ports=True)
+        check_events(sent)

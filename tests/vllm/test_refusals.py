@@ -6,16 +6,24 @@ The real `vllm serve` parses its arguments and builds its configuration here.
 
 from __future__ import annotations
 
+import inspect
+import json
 import logging
+import re
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from preble_plugin.vllm_ext import hooks
+from preble_plugin.vllm_ext.contract import CONTRACT
+from preble_plugin.vllm_ext.placement import dispatch_for
 from preble_plugin.vllm_ext.plan import plan_of
+from tests.contracts.renamed import renamed
 from tests.engines import TINY_MODEL, EngineRoom, Serving
-from tests.vllm.serve_config import clean_process, serve_config
+from tests.vllm.serve_config import clean_process, engine_args, serve_config
 
 pytestmark = pytest.mark.vllm
 
@@ -119,40 +127,149 @@ def test_the_rust_front_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan_of(serve_config(*AUTO)) is None
 
 
-@pytest.mark.parametrize("version", ["0.27.1", "0.9.2+cu128"])
-def test_an_older_vllm_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    monkeypatch.setattr(hooks, "version", lambda: version)
-    message = rf"tested on vLLM 0.28 to 0.32 and this is {version[:4]}.*: upgrade vLLM"
-    with pytest.raises(ValueError, match=message):
-        serve_config(*PREBLE, "--dp-scheduler-config", '{"allow_untested": true}')
-    assert plan_of(serve_config(*AUTO)) is None
+# --- versions, and what another plugin does ---
 
 
-@pytest.mark.parametrize("version", ["0.33.0", "1.0.0rc1", "0.33.dev7+g12ab"])
-def test_a_newer_vllm_has_to_be_allowed(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    monkeypatch.setattr(hooks, "version", lambda: version)
-    with pytest.raises(ValueError, match=r"accept the risk by --dp-scheduler-config '\{\"allow"):
-        serve_config(*PREBLE)
-    allowed = serve_config(*PREBLE, "--dp-scheduler-config", '{"allow_untested": true}')
-    assert plan_of(allowed) is not None
-
-
-def test_a_newer_vllm_is_taken_under_auto_with_a_warning(
-    monkeypatch: pytest.MonkeyPatch, told: list[logging.LogRecord]
+@pytest.mark.parametrize("version", ["0.28.0", "0.34.0", "1.0.0rc1", "0.35.dev7+g12ab"])
+@pytest.mark.parametrize("scheduler", [PREBLE, AUTO])
+def test_a_version_that_is_not_tested_is_served_and_a_line_says_so(
+    scheduler: tuple[str, ...],
+    version: str,
+    monkeypatch: pytest.MonkeyPatch,
+    told: list[logging.LogRecord],
 ) -> None:
-    monkeypatch.setattr(hooks, "version", lambda: "0.33.0")
-    assert plan_of(serve_config(*AUTO)) is not None
+    monkeypatch.setattr(hooks, "version", lambda: version)
+    assert plan_of(serve_config(*scheduler)) is not None
     assert [one.getMessage() for one in told] == [
-        "--dp-scheduler preble is tested on vLLM 0.28 to 0.32 and runs untested on 0.33.0."
+        f"--dp-scheduler preble is tested on vLLM 0.31 to 0.33 and this is {version}: all that is "
+        "used of it is as it was there, and it is served."
     ]
 
 
-@pytest.mark.parametrize("version", ["0.28.3", "0.30.1", "0.32.9+cu130", "0.32.1.post1"])
+@pytest.mark.parametrize("version", ["0.31.3", "0.33.1", "0.32.9+cu130", "0.32.1.post1"])
 def test_patch_releases_of_tested_minors_are_tested(
-    monkeypatch: pytest.MonkeyPatch, version: str
+    version: str, monkeypatch: pytest.MonkeyPatch, told: list[logging.LogRecord]
 ) -> None:
     monkeypatch.setattr(hooks, "version", lambda: version)
     assert plan_of(serve_config(*PREBLE)) is not None
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DPLBAsyncMPClient.abort_requests_async",
+        "SpeculativeConfig.use_eagle_block_drop",
+        "ZmqEventPublisher._bind",
+        "BlockPool.get_cached_block",
+    ],
+)
+def test_a_version_with_one_touch_renamed_is_refused_by_its_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, told: list[logging.LogRecord]
+) -> None:
+    monkeypatch.setattr(hooks, "version", lambda: "0.34.0")
+    (touch,) = [one for one in CONTRACT if one.name == name]
+    serve_config()  # what vLLM imports for it, it has imported
+    with renamed(touch):
+        with pytest.raises(ValueError, match=rf"relies on {touch} of vLLM, and in 0\.34\.0 it"):
+            serve_config(*PREBLE)
+        assert plan_of(serve_config(*AUTO)) is None
+    (warning,) = told
+    assert warning.getMessage().startswith("vLLM's own dispatch is used. --dp-scheduler preble rel")
+
+
+@pytest.fixture
+def another_plugin(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Puts a `create_engine_config` of its own in the place of ours; it may call ours."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    engine_args()  # its plugins are loaded
+    ours = EngineArgs.create_engine_config
+    own = inspect.unwrap(ours)
+
+    def replace(calls_ours: bool) -> None:
+        before = ours if calls_ours else own
+        monkeypatch.setattr(
+            EngineArgs, "create_engine_config", lambda self, *args, **more: before(self, **more)
+        )
+
+    return replace
+
+
+def test_a_replaced_create_engine_config_is_an_error_or_a_warning(
+    another_plugin: Callable[[bool], None], told: list[logging.LogRecord]
+) -> None:
+    another_plugin(False)
+    said = r"create_engine_config makes, and tests\..*<lambda> was put in its place: leave out the"
+    with pytest.raises(ValueError, match=said):
+        serve_config(*PREBLE)
+    given = json.dumps({"dp_scheduler": "preble"})
+    with pytest.raises(ValueError, match=said):
+        serve_config("--dp-scheduler", "default", "--additional-config", given)
+    assert told == []
+    assert plan_of(serve_config(*AUTO)) is None
+    (warning,) = told
+    assert re.search("vLLM's own dispatch is used. --dp-scheduler.*" + said, warning.getMessage())
+    serve_config("--dp-scheduler", "default")
+    assert len(told) == 1
+
+
+def test_a_create_engine_config_around_ours_is_no_fault(
+    another_plugin: Callable[[bool], None], told: list[logging.LogRecord]
+) -> None:
+    another_plugin(True)
+    assert plan_of(serve_config(*PREBLE)) is not None
+    assert told == []
+
+
+@pytest.mark.parametrize("scheduler", [PREBLE, AUTO])
+def test_a_replaced_client_is_an_error_or_a_warning(
+    scheduler: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, told: list[logging.LogRecord]
+) -> None:
+    from vllm.v1.engine import core_client
+
+    class Theirs:
+        """Another plugin's client."""
+
+        def __init__(self, vllm_config: Any, *args: Any, **more: Any) -> None:
+            self.vllm_config = vllm_config
+            self.shut = False
+
+        def shutdown(self) -> None:
+            self.shut = True
+
+    config = serve_config(*scheduler)
+    monkeypatch.setattr(core_client, "DPLBAsyncMPClient", Theirs)
+    make = core_client.EngineCoreClient.make_async_mp_client
+    said = "in DPLBAsyncMPClient, and tests.vllm.test_refusals.test_a_replaced_client"
+    if scheduler is PREBLE:
+        with pytest.raises(ValueError, match=said):
+            make(config, None, False)
+        assert told == []
+    else:
+        assert not make(config, None, False).shut
+        (warning,) = told
+        assert said in warning.getMessage()
+    assert make(serve_config("--dp-scheduler", "default"), None, False).shut is False
+
+
+@pytest.mark.parametrize("auto", [False, True])
+def test_a_front_end_that_does_not_come_up_is_an_error_or_a_warning(
+    auto: bool, told: list[logging.LogRecord]
+) -> None:
+    """Its engines tell nothing that it could use."""
+    config = serve_config(*(AUTO if auto else PREBLE))
+    client = SimpleNamespace(vllm_config=config)
+    if auto:
+        assert dispatch_for(client) is None
+        (warning,) = told
+        assert "could not start: AttributeError" in warning.getMessage()
+    else:
+        with pytest.raises(ValueError, match="preble could not start: AttributeError"):
+            dispatch_for(client)
+
+
+# --- settings ---
 
 
 @pytest.mark.parametrize(
@@ -171,8 +288,6 @@ def test_settings_that_are_wrong_end_the_command_line(
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import re
-
     with pytest.raises(SystemExit):
         serve_config(*scheduler, "--dp-scheduler-config", config)
     assert re.search(r"argument --dp-scheduler-config: .*" + message, capsys.readouterr().err)
@@ -191,8 +306,6 @@ def test_settings_that_are_wrong_end_the_command_line(
 def test_settings_that_are_wrong_are_refused_from_python(
     scheduler: str, more: dict[str, Any], message: str
 ) -> None:
-    import json
-
     given = json.dumps({"dp_scheduler": scheduler, **more})
     with pytest.raises(ValueError, match=message):
         serve_config("--additional-config", given)
@@ -200,8 +313,6 @@ def test_settings_that_are_wrong_are_refused_from_python(
 
 @pytest.mark.parametrize("name", ["best", "", 3])
 def test_a_scheduler_that_does_not_exist_is_refused(name: object) -> None:
-    import json
-
     given = json.dumps({"dp_scheduler": name})
     with pytest.raises(ValueError, match=r"takes one of default, preble, auto, got"):
         serve_config("--additional-config", given)
