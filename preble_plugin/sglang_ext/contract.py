@@ -229,6 +229,14 @@ SCHEDULER: Final = (
         (called(None, waiting_queue=[], running_batch=None),),
     ),
     Touch(_POLICY, "match_kv_cache", (called(None, None),)),
+    Touch(
+        _POLICY,
+        "SchedulePolicy._compute_prefix_matches",
+        (
+            mentions("match_kv_cache", "IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD"),
+            mentions("IN_BATCH_PREFIX_CACHING_DEPRIORITIZE_THRESHOLD"),
+        ),
+    ),
     Touch(_POLICY, "IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD"),
     Touch(_POLICY, "IN_BATCH_PREFIX_CACHING_DEPRIORITIZE_THRESHOLD"),
     Touch("sglang.srt.managers.scheduler", "Scheduler", (has("policy", "waiting_queue"),)),
