@@ -28,8 +28,8 @@ def test_a_json_file_is_read(tmp_path: Path) -> None:
 
 
 def test_a_yaml_file_is_read(tmp_path: Path) -> None:
-    (tmp_path / "preble.yaml").write_text("policy: e2-paper\nallow_untested: true\n")
-    expected = Settings(policy="e2-paper", allow_untested=True)
+    (tmp_path / "preble.yaml").write_text("policy: e2-paper\nshadow: true\n")
+    expected = Settings(policy="e2-paper", shadow=True)
     assert load_settings(f"@{tmp_path}/preble.yaml") == expected
 
 
@@ -66,7 +66,7 @@ def test_an_unknown_key_that_resembles_nothing_lists_what_there_is() -> None:
         ({"receipts": 1.5}, r"'receipts' takes a whole number"),
         ({"policy": 3}, r"'policy' takes a string, got 3"),
         ({"policy": None}, r"'policy' takes a string, got None"),
-        ({"allow_untested": "yes"}, r"'allow_untested' takes true or false, got 'yes'"),
+        ({"shadow": "yes"}, r"'shadow' takes true or false, got 'yes'"),
         ({"shadow": 1}, r"'shadow' takes true or false, got 1"),
         ({"record": True}, r"'record' takes a string or null, got True"),
         ({"record_megabytes": 0}, r"'record_megabytes' takes a whole number from 1, got 0"),

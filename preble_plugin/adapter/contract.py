@@ -15,7 +15,7 @@ import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from preble_plugin.adapter.known import Known
@@ -61,9 +61,17 @@ class Touch(NamedTuple):
         return None
 
 
-def verify(engine: Known, version: str, touches: Iterable[Touch]) -> list[str]:
+def touches(declared: Mapping[str, Sequence[Condition]]) -> tuple[Touch, ...]:
+    """What must hold of each `module:attribute`."""
+    return tuple(
+        Touch(*at.split(":", 1), holds=tuple(holds))  # type: ignore[arg-type, misc]
+        for at, holds in declared.items()
+    )
+
+
+def verify(engine: Known, version: str, contract: Iterable[Touch]) -> list[str]:
     """Raise `CannotWork` where a touch of `engine` does not hold; what to log otherwise."""
-    for touch in touches:
+    for touch in contract:
         if (fault := touch.fault()) is not None:
             raise CannotWork(
                 f"--dp-scheduler preble relies on {touch} of {engine.title}, and in {version} it "
@@ -82,7 +90,7 @@ def report(engine: Known) -> list[tuple[str, str | None]]:
 
     Raises RuntimeError where that process fails.
     """
-    command = [sys.executable, "-m", __name__, engine.contract]
+    command = [sys.executable, "-m", __name__, engine.contract, engine.package]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2]
@@ -127,22 +135,24 @@ def coroutine(found: Any) -> str | None:
 
 
 def has(*names: str) -> Condition:
-    """Has these attributes: declared, or set by its methods."""
+    """Has these attributes: declared, or set by its methods. Each of `names` may hold
+    several, with spaces between."""
+    wanted = [name for one in names for name in one.split()]
 
     def condition(found: Any) -> str | None:
-        missing = [name for name in names if _attribute(found, name) is _MISSING]
+        missing = [name for name in wanted if _attribute(found, name) is _MISSING]
         return f"has no {', '.join(missing)}" if missing else None
 
     return condition
 
 
 def mentions(*names: str) -> Condition:
-    """A function whose code names these attributes, globals or strings."""
+    """A function whose code names these attributes, globals or strings. `names` as in `has`."""
+    wanted = {name for one in names for name in one.split()}
 
     def condition(found: Any) -> str | None:
         there = {name for code in _codes(found) for name in (*code.co_names, *code.co_consts)}
-        missing = [name for name in names if name not in there]
-        return f"does not use {', '.join(missing)}" if missing else None
+        return f"does not use {', '.join(sorted(wanted - there))}" if wanted - there else None
 
     return condition
 
@@ -150,6 +160,17 @@ def mentions(*names: str) -> Condition:
 def probe(words: str, holds: Callable[[Any], object]) -> Condition:
     """`holds` is true of it, which `words` say."""
     return lambda found: None if holds(_plain(found)) else f"is not so that {words}"
+
+
+def _by_rank(offset: Any) -> bool:
+    local = [offset("ipc:///d/inproc-e", rank) for rank in (0, 3)]
+    return local == ["ipc:///d/inproc-e", "ipc:///d/inproc-e_dp3"] and (
+        offset("tcp://*:5557", 3) == "tcp://*:5560"
+    )
+
+
+TELLS_RANKS_APART: Final = probe("it tells the endpoints of ranks apart", _by_rank)
+"""Of `offset_endpoint_port(endpoint, rank)`, which the engines share."""
 
 
 # --- finding attributes -------------------------------------------------------
@@ -199,5 +220,6 @@ def _codes(found: Any) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
+    importlib.import_module(sys.argv[2])
     declared = importlib.import_module(sys.argv[1]).CONTRACT
     print(json.dumps([(str(touch), touch.fault()) for touch in declared]))

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from preble_plugin.adapter.contract import (
-    Touch,
+    TELLS_RANKS_APART,
     called,
     coroutine,
     has,
@@ -21,12 +21,15 @@ from preble_plugin.adapter.contract import (
     setters,
     static,
     takes,
+    touches,
 )
 
 _ARGS: Final = "vllm.engine.arg_utils"
-_CLIENT: Final = "vllm.v1.engine.core_client"
-_ENGINE: Final = "vllm.v1.engine"
 _EVENTS: Final = "vllm.distributed.kv_events"
+_KV: Final = "vllm.v1.kv_cache_interface"
+_CLIENT: Final = "vllm.v1.engine.core_client"
+_INIT: Final = ["__init__"]
+_RUST: Final = "VLLM_USE_RUST_FRONTEND"
 _SCHED: Final = "vllm.v1.core.sched"
 
 
@@ -35,13 +38,6 @@ def _known_before_an_await(function: Any) -> bool:
     chosen = [at for at, one in enumerate(steps) if one.argval == "get_core_engine_for_request"]
     waits = [at for at, one in enumerate(steps) if one.opname == "GET_AWAITABLE"]
     return bool(chosen) and all(chosen[0] < at for at in waits)
-
-
-def _by_rank(offset: Any) -> bool:
-    return [offset("ipc:///d/inproc-e", rank) for rank in (0, 3)] == [
-        "ipc:///d/inproc-e",
-        "ipc:///d/inproc-e_dp3",
-    ] and offset("tcp://*:5557", 3) == "tcp://*:5560"
 
 
 def _ours_is_one(queue: Any) -> bool:
@@ -71,194 +67,121 @@ def _asks_a_queue(scheduler: Any) -> bool:
     return asked <= set(dir(WaitingQueue))
 
 
-LAUNCH: Final = (
-    Touch("vllm.version", "__version__"),
-    Touch(
-        "vllm.envs",
-        "environment_variables",
-        (probe("it has VLLM_USE_RUST_FRONTEND", lambda it: "VLLM_USE_RUST_FRONTEND" in it),),
-    ),
-    Touch(_ARGS, "EngineArgs.add_cli_args", (static, called(None))),
-    Touch(_ARGS, "AsyncEngineArgs.add_cli_args", (mentions("load_general_plugins", "EngineArgs"),)),
-    Touch(_ARGS, "EngineArgs.__post_init__", (called(None), mentions("load_general_plugins"))),
-    Touch(_ARGS, "EngineArgs.create_engine_config", (called(None, None, False),)),
-    Touch(_ARGS, "EngineArgs.additional_config"),
-    Touch(_ARGS, "EngineArgs._api_process_count"),
-    Touch(_ARGS, "EngineArgs._api_process_rank"),
-    Touch("vllm.usage.usage_lib", "UsageContext.LLM_CLASS"),
-    Touch(
-        "vllm.config",
-        "VllmConfig",
-        (
-            has("parallel_config", "cache_config", "scheduler_config", "speculative_config"),
-            has("kv_events_config", "additional_config"),
-        ),
-    ),
-    Touch(
-        "vllm.config",
-        "ParallelConfig",
-        (
-            has("data_parallel_size", "data_parallel_size_local", "data_parallel_backend"),
-            has("data_parallel_hybrid_lb", "data_parallel_external_lb", "data_parallel_index"),
-            has("nnodes", "_api_process_count", "_api_process_rank"),
-        ),
-    ),
-    Touch("vllm.config", "CacheConfig", (has("enable_prefix_caching"),)),
-    Touch(
-        "vllm.config",
-        "SchedulerConfig",
-        (has("scheduler_cls", "async_scheduling", "get_scheduler_cls"),),
-    ),
-    Touch(
-        "vllm.config.kv_events",
-        "KVEventsConfig",
-        (
-            has("enable_kv_cache_events", "publisher", "topic", "buffer_steps"),
-            called(enable_kv_cache_events=True, publisher="zmq", endpoint="", replay_endpoint=""),
-        ),
-    ),
-    Touch(
-        _EVENTS,
-        "ZmqEventPublisher.offset_endpoint_port",
-        (static, probe("it tells the endpoints of ranks apart", _by_rank)),
-    ),
-    Touch(
-        f"{_SCHED}.scheduler",
-        "Scheduler.__init__",
-        (mentions("data_parallel_index", "use_eagle_block_drop"),),
-    ),
+LAUNCH: Final = touches(
+    {
+        "vllm.version:__version__": (),
+        "vllm.envs:environment_variables": [probe(f"it has {_RUST}", lambda it: _RUST in it)],
+        f"{_ARGS}:EngineArgs.add_cli_args": [static, called(None)],
+        f"{_ARGS}:AsyncEngineArgs.add_cli_args": [mentions("load_general_plugins EngineArgs")],
+        f"{_ARGS}:EngineArgs.__post_init__": [called(None), mentions("load_general_plugins")],
+        f"{_ARGS}:EngineArgs.create_engine_config": [called(None, None, False)],
+        f"{_ARGS}:EngineArgs.additional_config": (),
+        f"{_ARGS}:EngineArgs._api_process_count": (),
+        f"{_ARGS}:EngineArgs._api_process_rank": (),
+        "vllm.usage.usage_lib:UsageContext.LLM_CLASS": (),
+        "vllm.config:VllmConfig": [
+            has("parallel_config cache_config scheduler_config speculative_config"),
+            has("kv_events_config additional_config"),
+        ],
+        "vllm.config:ParallelConfig": [
+            has("data_parallel_size data_parallel_size_local data_parallel_backend nnodes"),
+            has("data_parallel_hybrid_lb data_parallel_external_lb data_parallel_index"),
+            has("_api_process_count _api_process_rank"),
+        ],
+        "vllm.config:CacheConfig.enable_prefix_caching": (),
+        "vllm.config:SchedulerConfig": [has("scheduler_cls async_scheduling get_scheduler_cls")],
+        "vllm.config.kv_events:KVEventsConfig": [
+            has("enable_kv_cache_events publisher endpoint replay_endpoint topic buffer_steps")
+        ],
+        f"{_EVENTS}:ZmqEventPublisher.offset_endpoint_port": [static, TELLS_RANKS_APART],
+        f"{_EVENTS}:ZmqEventPublisher._bind": (),
+        f"{_SCHED}.scheduler:Scheduler.__init__": [
+            mentions("data_parallel_index use_eagle_block_drop")
+        ],
+    }
 )
 """Where the configuration of an engine is built."""
 
-CLIENT: Final = (
-    Touch(
-        _CLIENT,
-        "DPLBAsyncMPClient",
-        (
-            has("core_engines", "reqs_in_flight", "vllm_config"),
+CLIENT: Final = touches(
+    {
+        f"{_CLIENT}:EngineCoreClient.make_async_mp_client": [static, mentions("DPLBAsyncMPClient")],
+        f"{_CLIENT}:DPLBAsyncMPClient": [
+            has("core_engines reqs_in_flight vllm_config shutdown"),
             probe("it is vLLM's own", lambda it: it.__module__ == _CLIENT),
-        ),
-    ),
-    Touch(
-        _CLIENT,
-        "EngineCoreClient.make_async_mp_client",
-        (static, mentions("DPLBAsyncMPClient"), called(None, None, False)),
-    ),
-    Touch(_CLIENT, "DPLBAsyncMPClient.add_request_async", (coroutine, takes("self", "request"))),
-    Touch(
-        _CLIENT,
-        "DPAsyncMPClient.add_request_async",
-        (probe("nothing is awaited before a request is known", _known_before_an_await),),
-    ),
-    Touch(
-        _CLIENT,
-        "DPLBAsyncMPClient.get_core_engine_for_request",
-        (takes("self", "request"), mentions("data_parallel_rank", "reqs_in_flight")),
-    ),
-    Touch(
-        _CLIENT,
-        "DPLBAsyncMPClient.abort_requests_async",
-        (coroutine, takes("self", "request_ids")),
-    ),
-    Touch(
-        _CLIENT,
-        "DPLBAsyncMPClient.process_engine_outputs",
-        (static, coroutine, takes("self", "outputs")),
-    ),
-    Touch(
-        _CLIENT, "AsyncMPClient._ensure_output_queue_task", (mentions("process_engine_outputs"),)
-    ),
-    Touch(_CLIENT, "DPLBAsyncMPClient.shutdown"),
-    Touch(_CLIENT, "DPLBAsyncMPClient.get_kv_event_sources", (takes("self"),)),
-    Touch(
-        _CLIENT,
-        "MPClient._apply_ready_response",
-        (mentions("num_gpu_blocks", "block_size", "effective_attention_block_size"),),
-    ),
-    Touch(_EVENTS, "ZmqEventPublisher._bind"),
-    Touch("vllm.config", "SpeculativeConfig.use_eagle_block_drop", (takes("self"),)),
-    Touch(
-        _ENGINE,
-        "EngineCoreRequest",
-        (
-            has("request_id", "external_req_id", "prompt_token_ids", "prompt_embeds"),
-            has("mm_features", "sampling_params", "pooling_params", "lora_request", "cache_salt"),
-            has("priority", "session_id", "data_parallel_rank", "resumable"),
-        ),
-    ),
-    Touch(
-        _ENGINE,
-        "EngineCoreOutput",
-        (has("request_id", "new_token_ids", "prefill_stats", "finish_reason"),),
-    ),
-    Touch(_ENGINE, "EngineCoreOutputs", (has("engine_index", "outputs", "finished_requests"),)),
-    Touch(_ENGINE, "FinishReason.ABORT", (probe("it is 2", lambda it: it == 2),)),
-    Touch(_ENGINE, "FinishReason.ERROR", (probe("it is 3", lambda it: it == 3),)),
-    Touch("vllm.v1.metrics.stats", "PrefillStats.num_local_cached_tokens"),
-    Touch("vllm.v1.request", "Request.take_prefill_stats", (mentions("prefill_stats"),)),
-    Touch(
-        "vllm.v1.request",
-        "Request.get_skip_reading_prefix_cache",
-        (mentions("skip_reading_prefix_cache"),),
-    ),
-    Touch("vllm.lora.request", "LoRARequest", (has("lora_name", "adapter_id"),)),
-    Touch("vllm.multimodal.inputs", "MultiModalFeatureSpec", (has("identifier", "mm_position"),)),
-    Touch("vllm.multimodal.inputs", "PlaceholderRange", (has("offset", "length"),)),
-    Touch(
-        "vllm.sampling_params",
-        "SamplingParams",
-        (has("max_tokens", "stop", "skip_reading_prefix_cache"),),
-    ),
-    Touch("vllm.pooling_params", "PoolingParams.skip_reading_prefix_cache"),
-    Touch(
-        "vllm.v1.pool.late_interaction",
-        "get_late_interaction_engine_index",
-        (called(None, 2),),
-    ),
+        ],
+        f"{_CLIENT}:DPLBAsyncMPClient.add_request_async": [coroutine, takes("self", "request")],
+        f"{_CLIENT}:DPAsyncMPClient.add_request_async": [
+            probe("nothing is awaited before a request is known", _known_before_an_await)
+        ],
+        f"{_CLIENT}:DPLBAsyncMPClient.get_core_engine_for_request": [
+            takes("self", "request"),
+            mentions("data_parallel_rank reqs_in_flight"),
+        ],
+        f"{_CLIENT}:DPLBAsyncMPClient.abort_requests_async": [
+            coroutine,
+            takes("self", "request_ids"),
+        ],
+        f"{_CLIENT}:DPLBAsyncMPClient.process_engine_outputs": [
+            static,
+            coroutine,
+            takes("self", "outputs"),
+        ],
+        f"{_CLIENT}:AsyncMPClient._ensure_output_queue_task": [mentions("process_engine_outputs")],
+        f"{_CLIENT}:DPLBAsyncMPClient.get_kv_event_sources": [takes("self")],
+        f"{_CLIENT}:MPClient._apply_ready_response": [
+            mentions("num_gpu_blocks block_size effective_attention_block_size")
+        ],
+        "vllm.config:SpeculativeConfig.use_eagle_block_drop": [takes("self")],
+        "vllm.v1.engine:EngineCoreRequest": [
+            has("request_id external_req_id prompt_token_ids prompt_embeds mm_features"),
+            has("sampling_params pooling_params lora_request cache_salt priority session_id"),
+            has("data_parallel_rank resumable"),
+        ],
+        "vllm.v1.engine:EngineCoreOutput": [
+            has("request_id new_token_ids prefill_stats finish_reason")
+        ],
+        "vllm.v1.engine:EngineCoreOutputs": [has("engine_index outputs finished_requests")],
+        "vllm.v1.engine:FinishReason.ABORT": [probe("it is 2", lambda it: it == 2)],
+        "vllm.v1.engine:FinishReason.ERROR": [probe("it is 3", lambda it: it == 3)],
+        "vllm.v1.metrics.stats:PrefillStats.num_local_cached_tokens": (),
+        "vllm.lora.request:LoRARequest": [has("lora_name adapter_id")],
+        "vllm.multimodal.inputs:MultiModalFeatureSpec": [has("identifier mm_position")],
+        "vllm.multimodal.inputs:PlaceholderRange": [has("offset length")],
+        "vllm.sampling_params:SamplingParams": [has("max_tokens stop skip_reading_prefix_cache")],
+        "vllm.pooling_params:PoolingParams.skip_reading_prefix_cache": (),
+        "vllm.v1.pool.late_interaction:get_late_interaction_engine_index": [called(None, 2)],
+    }
 )
 """Where requests are dispatched among ranks."""
 
-QUEUE: Final = (
-    Touch(f"{_SCHED}.scheduler", "Scheduler.schedule"),
-    Touch(
-        f"{_SCHED}.scheduler",
-        "Scheduler",
-        (
-            has("waiting", "kv_holding_waiting", "policy", "kv_cache_manager", "kv_cache_config"),
-            probe("__init__ alone sets waiting", lambda it: setters(it, "waiting") == ["__init__"]),
+QUEUE: Final = touches(
+    {
+        f"{_SCHED}.scheduler:Scheduler": [
+            has("waiting kv_holding_waiting policy kv_cache_manager kv_cache_config schedule"),
+            probe("__init__ alone sets waiting", lambda it: setters(it, "waiting") == _INIT),
             probe("a queue of ours has what it asks of waiting", _asks_a_queue),
-        ),
-    ),
-    Touch(
-        f"{_SCHED}.async_scheduler",
-        "AsyncScheduler",
-        (probe("it is a Scheduler", lambda it: it.__mro__[1].__name__ == "Scheduler"),),
-    ),
-    Touch(
-        f"{_SCHED}.request_queue",
-        "RequestQueue",
-        (probe("a queue of ours is one", _ours_is_one),),
-    ),
-    Touch(
-        "vllm.v1.core.kv_cache_manager",
-        "KVCacheManager",
-        (has("coordinator", "block_pool", "prefix_cache_lookup_enabled"),),
-    ),
-    Touch(
-        "vllm.v1.core.kv_cache_coordinator",
-        "KVCacheCoordinator.find_longest_cache_hit",
-        (called(None, (), 0),),
-    ),
-    Touch("vllm.v1.core.block_pool", "BlockPool", (has("hash_block_size", "null_block"),)),
-    Touch("vllm.v1.core.block_pool", "BlockPool.get_cached_block", (called(None, b"", [0]),)),
-    Touch("vllm.v1.kv_cache_interface", "FullAttentionSpec"),
-    Touch("vllm.v1.kv_cache_interface", "KVCacheConfig.kv_cache_groups"),
-    Touch("vllm.v1.kv_cache_interface", "KVCacheGroupSpec.kv_cache_spec"),
-    Touch(
-        "vllm.v1.request",
-        "Request",
-        (has("block_hashes", "num_tokens", "num_prompt_tokens", "priority"),),
-    ),
+        ],
+        f"{_SCHED}.async_scheduler:AsyncScheduler": [
+            probe("it is a Scheduler", lambda it: it.__mro__[1].__name__ == "Scheduler")
+        ],
+        f"{_SCHED}.request_queue:RequestQueue": [probe("a queue of ours is one", _ours_is_one)],
+        "vllm.v1.core.kv_cache_manager:KVCacheManager": [
+            has("coordinator block_pool prefix_cache_lookup_enabled")
+        ],
+        "vllm.v1.core.kv_cache_coordinator:KVCacheCoordinator.find_longest_cache_hit": [
+            called(None, (), 0)
+        ],
+        "vllm.v1.core.block_pool:BlockPool": [has("hash_block_size null_block")],
+        "vllm.v1.core.block_pool:BlockPool.get_cached_block": [called(None, b"", [0])],
+        f"{_KV}:FullAttentionSpec": (),
+        f"{_KV}:KVCacheConfig.kv_cache_groups": (),
+        f"{_KV}:KVCacheGroupSpec.kv_cache_spec": (),
+        "vllm.v1.request:Request": [has("block_hashes num_tokens num_prompt_tokens priority")],
+        "vllm.v1.request:Request.take_prefill_stats": [mentions("prefill_stats")],
+        "vllm.v1.request:Request.get_skip_reading_prefix_cache": [
+            mentions("skip_reading_prefix_cache")
+        ],
+    }
 )
 """Where a rank takes up what waits."""
 

@@ -142,7 +142,6 @@ def test_the_caches_and_formats_are_those_stated() -> None:
 
     rust = importlib.util.find_spec("sglang.srt.mem_cache.rust_tree_core") is not None
     assert rust == ("rust" in kinds())
-    assert ("format" in KVEventsConfig.model_fields) == (True in formats())
     named = hasattr(events, "KvEventLoraNames")
     assert named == (form_of(dynamo=False) is HashForm.NAMED_LORA)
 

@@ -9,7 +9,7 @@ import pytest
 from tests.doctor.told import Start, bad, cache, look, preble, sglang, the
 
 
-@pytest.mark.parametrize("version", ["0.27.0", "0.33.1"])
+@pytest.mark.parametrize("version", ["0.27.0", "0.34.1"])
 async def test_a_version_that_is_not_tested(start: Start, version: str) -> None:
     findings = await look(await start(answers={"/version": {"version": version}}))
     assert bad(findings) == {"version": "warn"}

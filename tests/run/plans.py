@@ -18,6 +18,7 @@ def planned(
     devices: int = 8,
     environment: dict[str, str] | None = None,
     version: str | None = None,
+    broken: bool = True,
     taken: tuple[int, ...] = (),
     model: str | None = "M",
     host: str | None = None,
@@ -32,6 +33,7 @@ def planned(
         lambda: Devices("cuda" if devices else "cpu", names),
         lambda package: version or TESTED[package],
         lambda port: port not in taken,
+        lambda known: [("module:Kind", None), ("module:Other", "is not there" if broken else None)],
     )
     wish = Wish(engine, model, host, port, replicas, separate, flags)
     return plan(wish, around, lambda: Path("/run"))

@@ -141,8 +141,8 @@ def test_the_router_reads_the_events_where_each_engine_publishes_them() -> None:
         ("vllm", [], {"separate": True}, "--separate"),
         ("vllm", [], {"environment": {"VLLM_USE_RUST_FRONTEND": "1"}}, "VLLM_USE_RUST_FRONTEND"),
         ("sglang", [], {"environment": {"SGLANG_RUST_SERVER": "true"}}, "SGLANG_RUST_SERVER"),
-        ("vllm", [], {"version": "0.40.0"}, "tested on vLLM 0.28 to 0.32 and this is 0.40.0"),
-        ("sglang", [], {"version": "0.5.9"}, "tested on SGLang 0.5.18 to 0.5.23"),
+        ("vllm", [], {"version": "0.40.0"}, "preble relies on module:Other, and in vLLM 0.40.0"),
+        ("sglang", [], {"version": "0.5.9"}, "preble relies on module:Other, and in SGLang 0.5.9"),
         ("sglang", ["--tp", "4", "--attn-dp-size", "4"], {}, "with --attn-dp-size"),
     ],
 )
@@ -157,7 +157,7 @@ def test_engines_run_apart_where_one_cannot_place(
     [
         (["--dp-scheduler", "preble"], {"version": "0.40.0"}),
         (["--dp-scheduler-config", "{}"], {"environment": {"VLLM_USE_RUST_FRONTEND": "1"}}),
-        ([], {"version": "0.40.0", "environment": {"PREBLE_CONFIG": '{"allow_untested": true}'}}),
+        ([], {"version": "0.40.0", "broken": False}),
         ([], {"version": "0.32.7"}),
         ([], {"environment": {"VLLM_USE_RUST_FRONTEND": "0"}}),
     ],
@@ -168,7 +168,7 @@ def test_one_engine_is_run_where_the_user_chose_it_or_it_can(
     assert "--data-parallel-size" in inside("vllm", *flags, **said)
 
 
-def test_an_untested_engine_apart_is_left_as_it_is() -> None:
+def test_an_engine_whose_contract_is_broken_is_left_as_it_is() -> None:
     (one, *_) = apart("vllm", version="0.40.0").backends
     assert "PREBLE_DP_SCHEDULER" not in one.environment
 
