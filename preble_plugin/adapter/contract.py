@@ -90,7 +90,7 @@ def report(engine: Known) -> list[tuple[str, str | None]]:
 
     Raises RuntimeError where that process fails.
     """
-    command = [sys.executable, "-m", __name__, engine.contract, engine.package]
+    command = [sys.executable, "-m", __name__, engine.contract]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2]
@@ -219,7 +219,18 @@ def _codes(found: Any) -> Iterator[Any]:
             codes += [one for one in code.co_consts if inspect.iscode(one)]
 
 
-if __name__ == "__main__":
-    importlib.import_module(sys.argv[2])
-    declared = importlib.import_module(sys.argv[1]).CONTRACT
+def _main(module: str) -> None:
+    """Print the report. Raises what keeps a module of the engine from being imported,
+    unless it is not there: then its touches say so."""
+    declared: tuple[Touch, ...] = importlib.import_module(module).CONTRACT
+    for where in {touch.where for touch in declared}:
+        try:
+            importlib.import_module(where)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{where}.".startswith(f"{error.name}."):
+                raise
     print(json.dumps([(str(touch), touch.fault()) for touch in declared]))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -6,9 +6,10 @@ A process of its own imports the engine, which takes it seconds; here nothing is
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from preble_plugin.adapter.contract import report
+from preble_plugin.adapter import contract as contracts
 from preble_plugin.adapter.known import Known
 from preble_plugin.doctor.engines import ENGINES
 from preble_plugin.doctor.finding import Finding, Findings
@@ -19,17 +20,18 @@ _IMPORT: Final = "run this with the Python and the environment that start the en
 
 
 def look_at_contracts(
-    contract: Callable[[Known], list[tuple[str, str | None]]] = report,
+    contract: Callable[[Known], list[tuple[str, str | None]]] = contracts.report,
 ) -> list[Finding]:
     """A finding for each touch of each engine that is installed."""
+    here = [one.known for one in ENGINES if installed_version(one.known) is not None]
+    with ThreadPoolExecutor() as pool:
+        reports = [pool.submit(contract, known) for known in here]
     found: list[Finding] = []
-    for known in (engine.known for engine in ENGINES):
-        if installed_version(known) is None:
-            continue
+    for known, report in zip(here, reports, strict=True):
         findings = Findings(f"contract with {known.title}")
         remedy = f"use {known.title} {known.versions}, or upgrade preble-plugin"
         try:
-            for touch, fault in contract(known):
+            for touch, fault in report.result():
                 if fault is None:
                     findings.ok(_CHECK, touch)
                 else:

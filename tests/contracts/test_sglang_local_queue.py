@@ -6,7 +6,6 @@ Passes are SGLang's own up to the walk, which takes up as many as there is room 
 from __future__ import annotations
 
 import gc
-import importlib
 import logging
 import weakref
 from array import array
@@ -34,8 +33,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     runtime_context.reset_context()
     record: Any = ServerArgs(model_path=str(make_tiny_model(TINY_MODEL)), device="cpu")
-    if hasattr(record, "resolve_once"):
-        record.resolve_once()
+    record.resolve_once()
     runtime_context.publish(record, role="tokenizer")
     yield
     runtime_context.reset_context()
@@ -362,8 +360,6 @@ def test_a_streaming_session_is_not_matched(scheduler: Any) -> None:
 
 
 def test_a_request_that_waits_is_matched_as_lpm_does(scheduler: Any) -> None:
-    own: Any = importlib.import_module("sglang.srt.managers.schedule_policy")
-    assert hasattr(own, "match_kv_cache") or hasattr(own, "match_prefix_for_req")
     store(scheduler, prompt(1, 60))
     ours, theirs = request("a", prompt(1)), request("b", prompt(1))
     assert hooks.cached_tokens(scheduler.policy, ours) == 60

@@ -7,7 +7,6 @@ is stated here, and held against it.
 
 from __future__ import annotations
 
-import importlib.util
 from array import array
 from collections.abc import Callable
 from itertools import product
@@ -30,8 +29,6 @@ from tests.sglang_ext.radix_model import hashes
 
 pytestmark = pytest.mark.sglang
 
-RUST_TREE_SINCE = (0, 5, 19)
-DYNAMO_SINCE = (0, 5, 22)
 NAMED_LORA_SINCE = (0, 5, 23)
 
 LORA_ID = "1f" * 16
@@ -63,9 +60,7 @@ def made(kind: str, page_size: int, dynamo: bool, bigram: bool, lora_names: dict
     from sglang.srt.mem_cache.unified_cache.components import ComponentType
     from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
 
-    has: dict[str, Any] = {}
-    if version() >= DYNAMO_SINCE:
-        has["dynamo_kv_event_format"] = dynamo
+    has: dict[str, Any] = {"dynamo_kv_event_format": dynamo}
     if version() >= NAMED_LORA_SINCE:
         from sglang.srt.mem_cache.events import KvEventLoraNames
 
@@ -94,14 +89,8 @@ def made(kind: str, page_size: int, dynamo: bool, bigram: bool, lora_names: dict
     return cache
 
 
-def kinds() -> list[str]:
-    """The prefix caches of this version, by what they keep their tree in."""
-    return ["radix", "python", *(["rust"] if version() >= RUST_TREE_SINCE else [])]
-
-
-def formats() -> list[bool]:
-    """Whether `kv_events_config` may ask for the dynamo format: False, or both."""
-    return [False, True] if version() >= DYNAMO_SINCE else [False]
+KINDS = ("radix", "python", "rust")
+"""The prefix caches, by what they keep their tree in."""
 
 
 def form_of(dynamo: bool) -> HashForm:
@@ -132,16 +121,13 @@ def each_cache(
         for tenant in TENANTS.values()
         if tenant.lora_named and tenant.extra_key is not None
     }
-    for kind, dynamo in product(kinds(), formats()):
+    for kind, dynamo in product(KINDS, (False, True)):
         check(kind, dynamo, made(kind, page_size, dynamo, bigram, lora_names))
 
 
 def test_the_caches_and_formats_are_those_stated() -> None:
-    from sglang.srt.disaggregation.kv_events import KVEventsConfig
     from sglang.srt.mem_cache import events
 
-    rust = importlib.util.find_spec("sglang.srt.mem_cache.rust_tree_core") is not None
-    assert rust == ("rust" in kinds())
     named = hasattr(events, "KvEventLoraNames")
     assert named == (form_of(dynamo=False) is HashForm.NAMED_LORA)
 
@@ -216,16 +202,14 @@ def test_hash_str_to_int64_is_our_page_hash() -> None:
 def test_namespaced_block_hash_is_our_page_hash_with_a_seed() -> None:
     from sglang.srt.disaggregation import kv_events
 
-    assert hasattr(kv_events, "namespaced_block_hash") == (version() >= DYNAMO_SINCE)
-    if version() >= DYNAMO_SINCE:
-        page_digest = digest(b"", b"page")
-        for extra_key, salt in product([None, "", "a", "ab"], [None, "", "b", "bc"]):
-            theirs = kv_events.kv_event_namespace_seed(extra_key=extra_key, cache_salt=salt)
-            seed = namespace_seed(HashForm.DYNAMO, extra_key, salt, False)
-            assert (theirs or b"") == seed
-            assert page_hash(page_digest, seed) == kv_events.namespaced_block_hash(
-                page_hash(page_digest, b""), namespace_seed=theirs
-            )
+    page_digest = digest(b"", b"page")
+    for extra_key, salt in product([None, "", "a", "ab"], [None, "", "b", "bc"]):
+        theirs = kv_events.kv_event_namespace_seed(extra_key=extra_key, cache_salt=salt)
+        seed = namespace_seed(HashForm.DYNAMO, extra_key, salt, False)
+        assert (theirs or b"") == seed
+        assert page_hash(page_digest, seed) == kv_events.namespaced_block_hash(
+            page_hash(page_digest, b""), namespace_seed=theirs
+        )
 
 
 @pytest.mark.parametrize(
