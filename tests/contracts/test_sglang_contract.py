@@ -20,7 +20,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -33,7 +33,9 @@ from preble_plugin.adapter.contract import Touch, verify
 from preble_plugin.adapter.refusals import CannotWork
 from preble_plugin.bench.tiny_model import make_tiny_model
 from preble_plugin.bench.tiny_qwen3 import make_tiny_qwen3
-from preble_plugin.sglang_ext import hooks, launch
+from preble_plugin.settings import Settings
+from preble_plugin.sglang_ext import controller as takes_over
+from preble_plugin.sglang_ext import hooks, launch, launch_env
 from preble_plugin.sglang_ext.contract import CONTRACT
 from preble_plugin.sglang_ext.facts import End
 from preble_plugin.sglang_ext.known import SGLANG
@@ -889,6 +891,57 @@ def test_each_request_of_a_batch_is_dispatched(controller: Any) -> None:
     hooks.handle(controller, BatchTokenizedGenerateReqInput(batch=several))
     hooks.handle(controller, BatchTokenizedEmbeddingReqInput(batch=[embedding_request(rid="d")]))
     assert seen == ["a", "b", "c", "d"]
+
+
+# --- what another plugin may do to a controller ---
+
+
+@pytest.fixture(params=[False, True], ids=["preble", "auto"])
+def auto(request: pytest.FixtureRequest, tmp_path: Path) -> bool:
+    """A controller's environment, by the choice that was made."""
+    outcomes = f"ipc://{tmp_path}/outcomes"
+    launch_env.export(launch_env.Launch(Settings(), outcomes, auto=request.param))
+    return bool(request.param)
+
+
+@contextmanager
+def refused(auto: bool, caplog: pytest.LogCaptureFixture, said: str) -> Iterator[None]:
+    """An error, or under `auto` one warning."""
+    with nullcontext() if auto else pytest.raises(CannotWork, match=said):
+        yield
+    found = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert len(found) == auto
+    assert all(re.search(f"SGLang's own dispatch is used. .*{said}", one) for one in found)
+
+
+@pytest.mark.parametrize("seen_by", [takes_over.built, takes_over.run])
+def test_a_replaced_dispatching_is_an_error_or_a_warning(
+    controller: Any, auto: bool, caplog: pytest.LogCaptureFixture, seen_by: Callable[[Any], None]
+) -> None:
+    controller.dispatching = print
+    with refused(auto, caplog, "dispatching, and builtins.print was put in its place"):
+        seen_by(controller)
+    assert controller.dispatching is print
+
+
+def test_a_replaced_loop_is_an_error_or_a_warning(
+    controller: Any, ranks: Ranks, auto: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    takes_over.built(controller)
+    with refused(auto, caplog, "event_loop, and another loop runs in its place"):
+        hooks.handle(controller, generate_request())
+    hooks.handle(controller, generate_request())
+    assert ranks.waiting() == ([1, 1, 0] if auto else [1, 0, 0])
+
+
+def test_a_front_end_that_does_not_come_up_is_an_error_or_a_warning(
+    controller: Any, auto: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    (tmp_path / "outcomes").mkdir()
+    takes_over.built(controller)
+    with refused(auto, caplog, "could not start: ZMQError"):
+        takes_over.run(controller)
+    assert controller.dispatching == controller.total_tokens_scheduler
 
 
 def test_dispatch_by_round_robin(controller: Any, ranks: Ranks) -> None:
