@@ -21,19 +21,23 @@ from preble_plugin.adapter.contract import (
     touches,
 )
 
-_ARGS: Final = "sglang.srt.server_args"
+_ARGS: Final = "sglang.srt.server_args:ServerArgs"
 _COMPONENTS: Final = "sglang.srt.managers.scheduler_components"
 _CONTROLLER: Final = "sglang.srt.managers.data_parallel_controller"
+_DPC: Final = f"{_CONTROLLER}:DataParallelController"
 _ENGINE: Final = "sglang.srt.entrypoints.engine"
 _EVENTS: Final = "sglang.srt.disaggregation.kv_events"
 _IO: Final = "sglang.srt.managers.io_struct"
 _LOADS: Final = "sglang.srt.managers.load_snapshot"
 _RESULTS: Final = f"{_COMPONENTS}.batch_result_processor:SchedulerBatchResultProcessor"
-_SCHEDULER: Final = "sglang.srt.managers.scheduler"
+_SCHEDULER: Final = "sglang.srt.managers.scheduler:Scheduler"
 _OVERRIDES: Final = "sglang.srt.arg_groups.overrides"
 _SPEC: Final = "sglang.srt.speculative.spec_info"
 _POLICY: Final = "sglang.srt.managers.schedule_policy"
 _REGISTRY: Final = "sglang.srt.plugins.hook_registry"
+_HOOKS: Final = f"{_REGISTRY}:HookRegistry"
+_ORDER: Final = f"{_POLICY}:SchedulePolicy"
+_SENDER: Final = f"{_COMPONENTS}.output_sender:SenderWrapper"
 _OF_A_LOOP: Final = {
     *("soft_watchdog", "feed", "sock_recv", "recv_from_tokenizer", "_request_dispatcher"),
     *("zmq", "NOBLOCK", "ZMQError"),
@@ -57,19 +61,19 @@ LAUNCH: Final = touches(
         "sglang.srt.environ:envs": [has("SGLANG_RUST_SERVER")],
         "sglang.srt.plugins:load_plugins": [mentions("apply_hooks")],
         f"{_REGISTRY}:HookType": [has("BEFORE AFTER AROUND")],
-        f"{_REGISTRY}:HookRegistry._patched": (),
-        f"{_REGISTRY}:HookRegistry.register": [called(None, "target", print, None)],
-        f"{_REGISTRY}:HookRegistry.apply_hooks": [called(None)],
-        f"{_REGISTRY}:HookRegistry._apply_target": [called(None, "target", [])],
-        f"{_ARGS}:ServerArgs": [
+        f"{_HOOKS}._patched": (),
+        f"{_HOOKS}.register": [called(None, "target", print, None)],
+        f"{_HOOKS}.apply_hooks": [called(None)],
+        f"{_HOOKS}._apply_target": [called(None, "target", [])],
+        f"{_ARGS}": [
             has("dp_size attn_dp_size nnodes use_ray max_ep_size page_size"),
             has("disable_radix_cache disaggregation_mode kv_events_config"),
             has("schedule_policy dllm_algorithm load_balance_method"),
             has("max_running_requests speculative_algorithm"),
         ],
-        f"{_ARGS}:ServerArgs.add_cli_args": [static, called(None)],
-        f"{_ARGS}:ServerArgs.from_cli_args": [called(None, None)],
-        f"{_ARGS}:ServerArgs.check_server_args": [called(None)],
+        f"{_ARGS}.add_cli_args": [static, called(None)],
+        f"{_ARGS}.from_cli_args": [called(None, None)],
+        f"{_ARGS}.check_server_args": [called(None)],
         f"{_OVERRIDES}:resolving_view": [called(None)],
         f"{_OVERRIDES}:declare_resolution": [
             called(None, "preble", load_balance_method="total_tokens")
@@ -94,28 +98,23 @@ CONTROLLER: Final = touches(
         f"{_CONTROLLER}:run_data_parallel_controller_process": [
             mentions("load_plugins DataParallelController event_loop")
         ],
-        f"{_CONTROLLER}:DataParallelController": [
+        f"{_DPC}": [
             has("dispatching workers status _active_workers max_total_num_tokens"),
             has("server_args recv_from_tokenizer soft_watchdog load_snapshot_reader"),
             has("_request_dispatcher dp_budget round_robin_counter"),
         ],
-        f"{_CONTROLLER}:DataParallelController.__init__": [mentions("dispatching")],
-        f"{_CONTROLLER}:DataParallelController.event_loop": [
+        f"{_DPC}.__init__": [mentions("dispatching")],
+        f"{_DPC}.event_loop": [
             takes("self"),
             probe("it does what ours does", lambda it: _names(it) == _OF_A_LOOP),
         ],
-        f"{_CONTROLLER}:DataParallelController.dispatching_with_trace": [
-            mentions("dispatching dispatch_health_check")
-        ],
-        f"{_CONTROLLER}:DataParallelController.round_robin_scheduler": [
+        f"{_DPC}.dispatching_with_trace": [mentions("dispatching dispatch_health_check")],
+        f"{_DPC}.round_robin_scheduler": [
             takes("self", "req"),
             mentions("round_robin_counter _active_workers status"),
         ],
-        f"{_CONTROLLER}:DataParallelController.total_tokens_scheduler": [
-            takes("self", "req"),
-            mentions("dp_budget input_ids"),
-        ],
-        f"{_CONTROLLER}:DataParallelController.maybe_external_dp_rank_routing": [
+        f"{_DPC}.total_tokens_scheduler": [takes("self", "req"), mentions("dp_budget input_ids")],
+        f"{_DPC}.maybe_external_dp_rank_routing": [
             takes("self", "req"),
             mentions("routed_dp_rank"),
         ],
@@ -152,10 +151,8 @@ CONTROLLER: Final = touches(
 
 SCHEDULER: Final = touches(
     {
-        f"{_COMPONENTS}.output_sender:SenderWrapper.socket": (),
-        f"{_COMPONENTS}.output_sender:SenderWrapper.send_output": [
-            takes("self", "output", "recv_obj")
-        ],
+        f"{_SENDER}.socket": (),
+        f"{_SENDER}.send_output": [takes("self", "output", "recv_obj")],
         f"{_RESULTS}.process_batch_result_prefill": [
             takes("self", "batch", "result"),
             mentions("output_streamer stream_output"),
@@ -168,27 +165,21 @@ SCHEDULER: Final = touches(
             has("rid cached_tokens output_ids finished origin_input_ids priority"),
             has("extra_key cache_salt session num_matched_prefix_tokens"),
         ],
-        f"{_POLICY}:SchedulePolicy": [
-            has("policy tree_cache enable_priority_scheduling priority_sign")
-        ],
-        f"{_POLICY}:SchedulePolicy.calc_priority": [
-            called(None, waiting_queue=[], running_batch=None)
-        ],
+        f"{_ORDER}": [has("policy tree_cache enable_priority_scheduling priority_sign")],
+        f"{_ORDER}.calc_priority": [called(None, waiting_queue=[], running_batch=None)],
         f"{_POLICY}:match_kv_cache": [called(None, None)],
-        f"{_POLICY}:SchedulePolicy._compute_prefix_matches": [
+        f"{_ORDER}._compute_prefix_matches": [
             mentions("match_kv_cache IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD"),
             mentions("IN_BATCH_PREFIX_CACHING_DEPRIORITIZE_THRESHOLD"),
         ],
         f"{_POLICY}:IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD": (),
         f"{_POLICY}:IN_BATCH_PREFIX_CACHING_DEPRIORITIZE_THRESHOLD": (),
-        f"{_SCHEDULER}:Scheduler": [has("policy waiting_queue")],
-        f"{_SCHEDULER}:Scheduler.get_new_batch_prefill": [
+        f"{_SCHEDULER}": [has("policy waiting_queue")],
+        f"{_SCHEDULER}.get_new_batch_prefill": [
             takes("self", "running_batch"),
             mentions("_get_new_batch_prefill_raw"),
         ],
-        f"{_SCHEDULER}:Scheduler._get_new_batch_prefill_raw": [
-            mentions("calc_priority waiting_queue")
-        ],
+        f"{_SCHEDULER}._get_new_batch_prefill_raw": [mentions("calc_priority waiting_queue")],
     }
 )
 """Where requests wait on a rank, run and end."""

@@ -31,7 +31,7 @@ def register() -> None:
     except Exception as fault:
         chosen = os.environ.get("PREBLE_DP_SCHEDULER") == "preble"
         if not launch.auto if launch is not None else chosen:
-            raise SystemExit(f"preble could not take hold of SGLang: {_named(fault)}") from fault
+            raise SystemExit(f"preble could not take hold of SGLang: {fault}") from fault
         logging.getLogger("sglang.preble").exception(
             "preble could not take hold of SGLang, which runs on without --dp-scheduler"
         )
@@ -67,18 +67,3 @@ def _take_hold(launch: Launch | None) -> None:
 
             teller = OutcomeTeller(launch.outcomes)
             hooks.wrap_outputs(teller.ended, teller.started)
-
-
-def _named(fault: Exception) -> str:
-    """What failed: the touch of the contract that does not hold, if one does not."""
-    from preble_plugin.adapter.contract import verify
-    from preble_plugin.adapter.refusals import CannotWork
-    from preble_plugin.sglang_ext import hooks
-    from preble_plugin.sglang_ext.contract import LAUNCH
-    from preble_plugin.sglang_ext.known import SGLANG
-
-    try:
-        verify(SGLANG, hooks.version(), LAUNCH)
-    except CannotWork as refusal:
-        return str(refusal)
-    return str(fault) if isinstance(fault, CannotWork) else repr(fault)

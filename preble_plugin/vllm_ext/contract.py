@@ -24,10 +24,12 @@ from preble_plugin.adapter.contract import (
     touches,
 )
 
-_ARGS: Final = "vllm.engine.arg_utils"
+_ARG_UTILS: Final = "vllm.engine.arg_utils"
+_ARGS: Final = f"{_ARG_UTILS}:EngineArgs"
 _EVENTS: Final = "vllm.distributed.kv_events"
 _KV: Final = "vllm.v1.kv_cache_interface"
 _CLIENT: Final = "vllm.v1.engine.core_client"
+_DPLB: Final = f"{_CLIENT}:DPLBAsyncMPClient"
 _INIT: Final = ["__init__"]
 _RUST: Final = "VLLM_USE_RUST_FRONTEND"
 _SCHED: Final = "vllm.v1.core.sched"
@@ -71,13 +73,13 @@ LAUNCH: Final = touches(
     {
         "vllm.version:__version__": (),
         "vllm.envs:environment_variables": [probe(f"it has {_RUST}", lambda it: _RUST in it)],
-        f"{_ARGS}:EngineArgs.add_cli_args": [static, called(None)],
-        f"{_ARGS}:AsyncEngineArgs.add_cli_args": [mentions("load_general_plugins EngineArgs")],
-        f"{_ARGS}:EngineArgs.__post_init__": [called(None), mentions("load_general_plugins")],
-        f"{_ARGS}:EngineArgs.create_engine_config": [called(None, None, False)],
-        f"{_ARGS}:EngineArgs.additional_config": (),
-        f"{_ARGS}:EngineArgs._api_process_count": (),
-        f"{_ARGS}:EngineArgs._api_process_rank": (),
+        f"{_ARGS}.add_cli_args": [static, called(None)],
+        f"{_ARG_UTILS}:AsyncEngineArgs.add_cli_args": [mentions("load_general_plugins EngineArgs")],
+        f"{_ARGS}.__post_init__": [called(None), mentions("load_general_plugins")],
+        f"{_ARGS}.create_engine_config": [called(None, None, False)],
+        f"{_ARGS}.additional_config": (),
+        f"{_ARGS}._api_process_count": (),
+        f"{_ARGS}._api_process_rank": (),
         "vllm.usage.usage_lib:UsageContext.LLM_CLASS": (),
         "vllm.config:VllmConfig": [
             has("parallel_config cache_config scheduler_config speculative_config"),
@@ -105,29 +107,22 @@ LAUNCH: Final = touches(
 CLIENT: Final = touches(
     {
         f"{_CLIENT}:EngineCoreClient.make_async_mp_client": [static, mentions("DPLBAsyncMPClient")],
-        f"{_CLIENT}:DPLBAsyncMPClient": [
+        f"{_DPLB}": [
             has("core_engines reqs_in_flight vllm_config shutdown"),
             probe("it is vLLM's own", lambda it: it.__module__ == _CLIENT),
         ],
-        f"{_CLIENT}:DPLBAsyncMPClient.add_request_async": [coroutine, takes("self", "request")],
+        f"{_DPLB}.add_request_async": [coroutine, takes("self", "request")],
         f"{_CLIENT}:DPAsyncMPClient.add_request_async": [
             probe("nothing is awaited before a request is known", _known_before_an_await)
         ],
-        f"{_CLIENT}:DPLBAsyncMPClient.get_core_engine_for_request": [
+        f"{_DPLB}.get_core_engine_for_request": [
             takes("self", "request"),
             mentions("data_parallel_rank reqs_in_flight"),
         ],
-        f"{_CLIENT}:DPLBAsyncMPClient.abort_requests_async": [
-            coroutine,
-            takes("self", "request_ids"),
-        ],
-        f"{_CLIENT}:DPLBAsyncMPClient.process_engine_outputs": [
-            static,
-            coroutine,
-            takes("self", "outputs"),
-        ],
+        f"{_DPLB}.abort_requests_async": [coroutine, takes("self", "request_ids")],
+        f"{_DPLB}.process_engine_outputs": [static, coroutine, takes("self", "outputs")],
         f"{_CLIENT}:AsyncMPClient._ensure_output_queue_task": [mentions("process_engine_outputs")],
-        f"{_CLIENT}:DPLBAsyncMPClient.get_kv_event_sources": [takes("self")],
+        f"{_DPLB}.get_kv_event_sources": [takes("self")],
         f"{_CLIENT}:MPClient._apply_ready_response": [
             mentions("num_gpu_blocks block_size effective_attention_block_size")
         ],
