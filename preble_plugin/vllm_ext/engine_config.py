@@ -65,14 +65,15 @@ def bypassed(engine_args: Any, by: str) -> None:
     given = engine_args.additional_config
     ours = split(given)[0] if isinstance(given, Mapping) else {}
     scheduler = choose(ours, os.environ).scheduler
-    if scheduler is not DpScheduler.DEFAULT:
+    auto = scheduler is DpScheduler.AUTO
+    if scheduler is not DpScheduler.DEFAULT and not (auto and hooks.is_child(engine_args)):
         from preble_plugin.adapter.refusals import refuse
         from preble_plugin.vllm_ext.known import VLLM
 
         refuse(
             f"--dp-scheduler preble prepares what EngineArgs.create_engine_config makes, and {by} "
             "was put in its place: leave out the plugin that does so",
-            auto=scheduler is DpScheduler.AUTO,
+            auto=auto,
             log=hooks.logger(),
             title=VLLM.title,
         )

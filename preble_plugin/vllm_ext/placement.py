@@ -54,6 +54,8 @@ def check_client(client: Any, ours: bool) -> None:
 
 def _refuse(reason: str, plan: Plan) -> None:
     plan.close()
+    if plan.auto and plan.topology.api_server > 0:
+        return  # the first of several API servers warns
     refuse(reason, auto=plan.auto, log=hooks.logger(), title=VLLM.title)
 
 
