@@ -29,7 +29,6 @@ def client(ranks: Sequence[int] = (0, 1), blocks: int | None = 200, **more: Any)
         cache_config=SimpleNamespace(
             block_size=16, num_gpu_blocks=blocks, effective_attention_block_size=None
         ),
-        parallel_config=SimpleNamespace(decode_context_parallel_size=1),
         scheduler_config=SimpleNamespace(max_num_seqs=64),
         speculative_config=None,
     )
@@ -37,14 +36,16 @@ def client(ranks: Sequence[int] = (0, 1), blocks: int | None = 200, **more: Any)
         section, name = path.split("__")
         setattr(getattr(config, section), name, value)
     identities = [rank.to_bytes(2, "little") for rank in ranks]
-    return SimpleNamespace(vllm_config=config, core_engines=identities)
+    return SimpleNamespace(vllm_config=config, core_engines=identities, get_kv_event_sources=dict)
 
 
-def planned(client: SimpleNamespace, local_ranks: int = 2, port: int = 5557) -> SimpleNamespace:
+def planned(
+    client: SimpleNamespace, local_ranks: int = 2, port: int = 5557, auto: bool = False
+) -> SimpleNamespace:
     """The client, on a node that has this many of two ranks."""
     topology = Topology(2, local_ranks, False, False, local_ranks == 2, 1, 0, True)
     events = EventsConfig(True, "zmq", f"tcp://*:{port}", None, "", binds=True)
-    keep(client.vllm_config, Plan(Settings(), topology, events, None, None))
+    keep(client.vllm_config, Plan(Settings(), topology, events, None, None, auto))
     return client
 
 
@@ -67,8 +68,8 @@ def test_a_client_without_a_plan_is_left_alone() -> None:
     assert dispatch_for(client()) is None
 
 
-def test_a_client_that_cannot_be_read_is_left_alone() -> None:
-    broken = planned(client())
+def test_a_client_that_cannot_be_read_is_left_alone_under_auto() -> None:
+    broken = planned(client(), auto=True)
     broken.core_engines = None
     assert dispatch_for(broken) is None
 
@@ -86,7 +87,6 @@ def test_a_capacity_that_is_not_told_is_not_known() -> None:
     ("more", "block_size"),
     [
         ({}, 16),
-        ({"parallel_config__decode_context_parallel_size": 4}, 64),
         ({"cache_config__effective_attention_block_size": 48}, 48),
     ],
 )
@@ -100,9 +100,8 @@ def test_the_block_is_that_of_the_full_attention_group(
     ("speculative", "dropped"),
     [
         (None, 0),
-        (SimpleNamespace(use_eagle=lambda: True), 1),
-        (SimpleNamespace(use_eagle=lambda: False), 0),
-        (SimpleNamespace(use_eagle=lambda: True, use_eagle_block_drop=lambda: False), 0),
+        (SimpleNamespace(use_eagle_block_drop=lambda: True), 1),
+        (SimpleNamespace(use_eagle_block_drop=lambda: False), 0),
     ],
 )
 def test_the_block_that_speculation_drops(speculative: Any, dropped: int) -> None:
