@@ -26,7 +26,7 @@ def waiting(*stores: Store, layer: Layer = MAIN) -> OrphanStores:
     made = OrphanStores()
     for one in stores:
         assert one.parent is not None
-        made.add(one.parent, one, layer)
+        made.add(one, layer)
     return made
 
 
@@ -60,7 +60,7 @@ class Cache:
 def test_stores_are_taken_in_the_order_they_came():
     orphans = waiting(store(2, parent=1), store(4, parent=3), store(5, 6, parent=1))
     assert taken(orphans, 1) == [[2], [5, 6]]
-    assert (len(orphans), taken(orphans, 1)) == (1, [])
+    assert (orphans.count, taken(orphans, 1)) == (1, [])
 
 
 def test_what_is_removed_of_a_store_that_waits_is_left_out():
@@ -80,7 +80,15 @@ def test_a_removal_is_of_the_latest_store_of_the_hash():
 def test_a_second_removal_is_of_the_store_before_the_latest():
     orphans = waiting(store(2, parent=1), store(2, 3, parent=1))
     assert [orphans.remove(MAIN, 2) for _ in range(3)] == [True, True, False]
-    assert taken(orphans, 1) == [[], [3]]
+    assert taken(orphans, 1) == [[3]]
+
+
+def test_a_store_whose_blocks_are_all_removed_waits_no_more():
+    orphans = waiting(store(2, 3, parent=1))
+    assert orphans.remove(MAIN, 3)
+    assert orphans.count == 1
+    assert orphans.remove(MAIN, 2)
+    assert (orphans.count, taken(orphans, 1)) == (0, [])
 
 
 def test_a_hash_that_comes_twice_in_a_store_is_removed_twice():
@@ -102,8 +110,8 @@ def test_what_was_taken_is_not_there_to_be_removed():
 
 def test_the_oldest_store_under_the_oldest_parent_gives_way():
     orphans = waiting(*(store(one, parent=1) for one in range(10, 10 + ORPHAN_STORES)))
-    assert [list(one.left) for one in (orphans.add(2, store(3, parent=2), MAIN),) if one] == [[10]]
-    assert len(orphans) == ORPHAN_STORES
+    assert [list(one.left) for one in (orphans.add(store(3, parent=2), MAIN),) if one] == [[10]]
+    assert orphans.count == ORPHAN_STORES
     assert not orphans.remove(MAIN, 10)
     assert taken(orphans, 1)[0] == [11]
 
@@ -111,7 +119,7 @@ def test_the_oldest_store_under_the_oldest_parent_gives_way():
 def test_nothing_waits_after_a_clear():
     orphans = waiting(store(2, parent=1))
     orphans.clear()
-    assert (len(orphans), taken(orphans, 1), orphans.remove(MAIN, 2)) == (0, [], False)
+    assert (orphans.count, taken(orphans, 1), orphans.remove(MAIN, 2)) == (0, [], False)
 
 
 # -- in a residency ----------------------------------------------------------------------

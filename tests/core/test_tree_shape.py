@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from tree_builders import block, check, hold, long_prompt, release, runs, text, tree
+from tree_builders import block, check, hold, long_prompt, mergeable, release, runs, text, tree
 
 from preble_plugin.core.node import Node
 from preble_plugin.core.tree_check import check_tree
@@ -36,9 +36,9 @@ def test_a_block_is_found_from_any_node_below_it():
 
 def test_a_half_that_nobody_needs_is_freed():
     made = tree(["abcdef"])
-    release(made, 0, "abcdef", 3)
-    made.split(block(made, "abcdef"), 3)
-    assert runs(made) == ["abc"]
+    release(made, 0, "abcdef", 2)
+    made.split(block(made, "abcdef"), 4)
+    assert runs(made) == ["abcd"]
     check(made)
 
 
@@ -51,18 +51,38 @@ def test_the_parents_of_what_is_freed_are_freed_with_it():
 
 
 def test_a_node_and_its_only_child_become_one():
-    made = tree(["abcd", "abxy"])
+    made = mergeable(tree(["abcd", "abxy"]))
     release(made, 0, "abxy", 2)
     assert runs(made) == ["abcd"]
     check(made)
 
 
 def test_merging_goes_on_above_what_was_merged():
-    made = tree(["abcd", "abxy", "abcq"])
+    made = mergeable(tree(["abcd", "abxy", "abcq"]))
     release(made, 0, "abcq")
     assert runs(made) == ["ab", "cd", "xy"]
     release(made, 0, "abxy", 2)
     assert runs(made) == ["abcd"]
+
+
+def test_where_prompts_part_again_and_again_a_run_is_split_once():
+    made = tree(["abcd", "abxy"])
+    parting = block(made, "ab")
+    for prompt in ("abxy", "abuv", "abrs"):
+        hold(made, 0, prompt)
+        release(made, 0, prompt, 2)
+        assert runs(made) == ["ab", "cd"]
+    assert block(made, "ab") is parting
+    check(made)
+
+
+def test_what_past_prompts_divided_is_one_when_the_next_parts_beside_it():
+    made = tree(["abcdef"])
+    for prompt in ("abx", "abcdx", "ax", "abcx"):
+        hold(made, 0, prompt)
+        release(made, 0, prompt)
+    assert runs(made) == ["abc", "def"]
+    check(made)
 
 
 def test_a_node_with_two_children_is_merged_with_neither():
@@ -70,7 +90,7 @@ def test_a_node_with_two_children_is_merged_with_neither():
 
 
 def test_a_reference_to_what_was_merged_leads_to_its_blocks():
-    made = tree(["abcd", "abxy"])
+    made = mergeable(tree(["abcd", "abxy"]))
     upper = block(made, "ab")
     release(made, 0, "abxy", 2)
     assert made.settle(upper) is block(made, "abcd")
@@ -78,7 +98,7 @@ def test_a_reference_to_what_was_merged_leads_to_its_blocks():
 
 
 def test_a_reference_to_what_was_freed_leads_to_the_nearest_block_above_it():
-    made = tree(["abcd", "abxy", "abcdef", "abcdxy"])
+    made = mergeable(tree(["abcd", "abxy", "abcdef", "abcdxy"]))
     gone = block(made, "abcdef")
     release(made, 0, "abcdef", 2)
     assert made.settle(gone) is block(made, "abcdxy")
@@ -99,7 +119,7 @@ def test_following_a_reference_again_takes_one_step():
 
 @pytest.mark.parametrize("ended", ["abcdxy", "abcd"])
 def test_what_is_gone_keeps_nothing_alive(ended: str):
-    made = tree(["abcdef", "abcdxy"])
+    made = mergeable(tree(["abcdef", "abcdxy"]))
     gone = block(made, ended)
     release(made, 0, "abcdxy", 2)
     assert (gone.edge, gone.children, gone.parent) == (b"", {}, None)
@@ -107,7 +127,7 @@ def test_what_is_gone_keeps_nothing_alive(ended: str):
 
 @pytest.mark.parametrize("ended", ["abcdxy", "abcd"])
 def test_nothing_keeps_alive_what_is_gone(ended: str):
-    made, free = tree(["abcdef", "abcdxy"]), Node(None, b"", 0, 0)
+    made, free = mergeable(tree(["abcdef", "abcdxy"])), Node(None, b"", 0, 0)
     gone = block(made, ended)
     release(made, 0, "abcdxy", 2)
     assert sys.getrefcount(gone) == sys.getrefcount(free)
@@ -133,7 +153,7 @@ def test_a_node_grows_in_place_up_to_its_greatest_length():
 @pytest.mark.parametrize(("lower", "nodes"), [(LONGEST_EDGE - 4, 1), (LONGEST_EDGE - 3, 2)])
 def test_two_nodes_are_merged_only_to_a_bounded_length(lower: int, nodes: int):
     prompt = long_prompt(4 + lower)
-    made = tree([prompt, prompt[:4] + "x"])
+    made = mergeable(tree([prompt, prompt[:4] + "x"]))
     release(made, 0, prompt[:4] + "x")
     assert made.nodes == nodes
     check(made)

@@ -150,7 +150,7 @@ def test_a_sequence_that_grows_costs_the_same_at_any_length(replicas: int):
         else:
             grow(block)
     # One of a node's holders comes to hold what another has added: it is merged.
-    assert max(found.values()) - min(found.values()) <= 2, found
+    assert max(found.values()) - min(found.values()) <= 6, found
     assert max(found.values()) <= 100 * replicas
 
 

@@ -40,6 +40,14 @@ def tree(
     return made
 
 
+def mergeable(made: PrefixTree) -> PrefixTree:
+    """The same tree, as if no prompt had parted in it: its nodes are merged once they can
+    be one."""
+    for node in made.walk():
+        node.parted = False
+    return made
+
+
 def block(made: PrefixTree, prompt: str) -> Node:
     """The node of a prompt's last block, which is in the tree."""
     match = made.match(keys(prompt), 0)
@@ -50,7 +58,7 @@ def block(made: PrefixTree, prompt: str) -> Node:
 def hold(made: PrefixTree, column: int, prompt: str, first: int = 0) -> int:
     """Hold a prompt's blocks from number `first` on; how many are held."""
     above = block(made, prompt[:first])
-    return made.hold(column, above, first, keys(prompt[first:])).blocks
+    return made.hold(column, above, first, keys(prompt[first:]))[1]
 
 
 def release(made: PrefixTree, column: int, prompt: str, count: int = 1) -> None:
