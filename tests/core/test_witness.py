@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from laws import decode_law, prefill_law
 from played_replica import PlayedReplica, worst_decode_error, worst_prefill_error
-from test_calibration import Heard
 
 from preble_plugin.core.calibration import Calibration
 from preble_plugin.core.load import ReplicaLoad
@@ -66,18 +66,27 @@ class Told:
     """A calibration, told of outputs and reports in one line each."""
 
     def __init__(self) -> None:
-        self.model = Heard()
-        self._calibration = Calibration(self.model)
+        self._model = TimeModel()
+        self._calibration = Calibration(self._model)
 
     def first_token(self, now: float, new: int = 1000, prompt: int = 2000) -> Told:
         self._calibration.passed(now, 0, 0)
         self._calibration.prefilled(1, new, prompt, new * prompt, now - 0.5, now)
         return self
 
-    def settled(self, now: float) -> list[tuple[float, ...]]:
-        """All prefill that was taught by then."""
+    @property
+    def prefill(self) -> tuple[float, ...]:
+        """The law of prefill as learned."""
+        return self._model.prefill_coefficients
+
+    @property
+    def decode(self) -> tuple[float, ...]:
+        """The law of decode as learned."""
+        return self._model.decode_coefficients
+
+    def settled(self, now: float) -> Told:
         self._calibration.settle(now)
-        return self.model.prefills
+        return self
 
     def ran(self, until: float, requests: int, context: int) -> Told:
         self._calibration.passed(until, requests, context)
@@ -96,39 +105,47 @@ class Told:
         return self
 
 
+PREFILL = (1.0, 1000, 2000.0, 2_000_000.0, 0.2)
+DECODE = (40, 16_000, 4.0, 0.8)
+"""What `taught_by_reports` was taught."""
+LATER = (1.0, 1000, 2000.0, 2_000_000.0, 0.25)
+
+
+BY_OUTPUT = (1, 1000, 2000, 2_000_000, 0.5)
+"""A first token half a second after its placement."""
+
+
 def taught_by_reports() -> Told:
     """Reports taught prefill and decode, the last one at 11.0."""
     told = Told().report(at(10.0, 0, 0.0)).first_token(10.2).ran(10.9, 2, 8000)
     told.report(at(11.0, 1000, 0.2, steps=40))
-    assert (len(told.model.prefills), len(told.model.decodes)) == (1, 1)
+    assert (told.prefill, told.decode) == (prefill_law(PREFILL), decode_law(DECODE))
     return told
 
 
 def test_the_first_report_teaches_nothing():
     told = Told().report(at(10.0, 5000, 2.0, steps=50))
-    assert (told.model.prefills, told.model.decodes) == ([], [])
+    assert (told.prefill, told.decode) == (prefill_law(), decode_law())
 
 
 def test_first_tokens_are_scaled_to_what_the_engine_computed():
     told = Told().report(at(10.0, 5000, 2.0)).first_token(10.5, new=1000, prompt=2000)
     told.report(at(10.6, 6100, 2.2))
-    assert told.model.prefills == [
-        pytest.approx((1.1, 1100, 2200, 2_200_000, 0.2)),
-    ]
+    assert told.prefill == prefill_law((1.1, 1100, 2200, 2_200_000, 0.2))
 
 
 def test_a_prompt_computed_in_pieces_is_one_observation():
     told = Told().report(at(10.0, 0, 0.0)).report(at(10.1, 400, 0.1)).report(at(10.2, 800, 0.2))
-    assert told.model.prefills == []
+    assert told.prefill == prefill_law()
     told.first_token(10.3, new=1000, prompt=2000).report(at(10.4, 1000, 0.25))
-    assert told.model.prefills == [(1.0, 1000, 2000.0, 2_000_000.0, 0.25)]
+    assert told.prefill == prefill_law(LATER)
 
 
 def test_first_tokens_that_the_engine_has_not_counted_yet_wait_for_its_next_report():
     told = taught_by_reports().first_token(11.3).report(at(11.4, 1000, 0.2, steps=40))
-    assert len(told.model.prefills) == 1
+    assert told.prefill == prefill_law(PREFILL)
     told.report(at(11.5, 2000, 0.45, steps=40))
-    assert told.model.prefills[1:] == [(1.0, 1000, 2000.0, 2_000_000.0, 0.25)]
+    assert told.prefill == prefill_law(PREFILL, LATER)
 
 
 def test_idle_intervals_do_not_wear_out_patience():
@@ -136,66 +153,67 @@ def test_idle_intervals_do_not_wear_out_patience():
     told = taught_by_reports().report(at(later, 1000, 0.2, steps=40)).first_token(later + 0.5)
     told.report(at(later + 0.6, 1000, 0.2, steps=40))
     told.report(at(later + 0.7, 2000, 0.45, steps=40))
-    assert told.model.prefills[1:] == [(1.0, 1000, 2000.0, 2_000_000.0, 0.25)]
+    assert told.prefill == prefill_law(PREFILL, LATER)
 
 
 def test_an_interval_that_never_fits_is_given_up_and_the_next_one_teaches():
     told = Told().report(at(10.0, 0, 0.0)).first_token(10.5).report(at(11.0, 90_000, 9.0))
     told.report(at(11.0 + PATIENCE_SECONDS, 90_000, 9.0))
     told.first_token(50.0).report(at(50.1, 91_000, 9.2))
-    assert told.model.prefills[-1] == (1.0, 1000, 2000.0, 2_000_000.0, pytest.approx(0.2))
-    assert all(seconds < 1.0 for *_, seconds in told.model.prefills)
+    assert told.prefill == prefill_law(BY_OUTPUT, PREFILL)
 
 
 def test_decode_is_one_observation_at_its_mean_batch_and_our_mean_context():
     told = Told().report(at(10.0, 0, 0.0, steps=50)).ran(10.5, 2, 6000).ran(11.0, 2, 10_000)
     told.report(at(11.0, 0, 0.0, steps=90))
     # 4 requests of 4,000 tokens each
-    assert told.model.decodes == [pytest.approx((40, 16_000, 4.0, 0.8))]
+    assert told.decode == decode_law((40, 16_000, 4.0, 0.8))
 
 
 def test_a_speculating_engine_is_priced_by_the_token():
     told = Told().report(at(10.0, 0, 0.0, steps=50)).ran(11.0, 2, 8000)
     told.report(at(11.0, 0, 0.0, steps=90, decode_tokens=480))
-    assert told.model.decodes == [pytest.approx((120, 16_000, 4.0, 0.8))]
+    assert told.decode == decode_law((120, 16_000, 4.0, 0.8))
 
 
 def test_sums_that_fall_teach_nothing_and_start_over():
     told = taught_by_reports().first_token(11.5).ran(11.9, 1, 100)
     told.report(at(12.0, 900, 0.15, steps=10))
-    assert len(told.model.decodes) == 1
+    assert told.decode == decode_law(DECODE)
     told.first_token(12.5).report(at(13.0, 1900, 0.45, steps=10))
-    assert all(seconds > 0 for *_, seconds in told.model.prefills)
-    assert told.model.prefills[-1] == (1.0, 1000, 2000.0, 2_000_000.0, pytest.approx(0.3))
+    assert told.prefill == prefill_law(PREFILL, BY_OUTPUT, (1.0, 1000, 2000.0, 2_000_000.0, 0.3))
 
 
 # -- the better witness ----------------------------------------------------------------------
 
 
 def test_until_a_report_taught_outputs_do():
-    assert len(Told().report(at(10.0, 0, 0.0)).first_token(10.5).settled(10.6)) == 1
+    told = Told().report(at(10.0, 0, 0.0)).first_token(10.5).settled(10.6)
+    assert told.prefill == prefill_law(BY_OUTPUT)
 
 
 def test_while_reports_teach_outputs_do_not():
-    told = taught_by_reports().first_token(11.5).finished(12.0, 15.0)
-    assert len(told.settled(16.0)) == 1
-    assert len(told.model.decodes) == 1
+    told = taught_by_reports().first_token(11.5).finished(12.0, 15.0).settled(16.0)
+    assert (told.prefill, told.decode) == (prefill_law(PREFILL), decode_law(DECODE))
 
 
 def test_where_reports_stop_outputs_teach_again():
     late = 11.0 + SILENCE_SECONDS
-    told = taught_by_reports().first_token(late + 0.5).finished(late + 1.0, late + 4.0)
-    assert len(told.settled(late + 5.0)) == 2
-    assert len(told.model.decodes) == 2
+    told = taught_by_reports().first_token(late + 0.5).settled(late + 0.9)
+    assert told.prefill == prefill_law(PREFILL, BY_OUTPUT)
+    told.finished(late + 1.0, late + 4.0)
+    assert told.decode == decode_law(DECODE, (99, 1000, 1.0, 3.0))
 
 
 def test_an_engine_that_counts_no_decode_leaves_decode_to_outputs():
     told = Told().report(at(10.0, 0, 0.0)).first_token(10.2).report(at(11.0, 1000, 0.2))
-    told.finished(12.0, 15.0)
-    assert (len(told.settled(16.0)), len(told.model.decodes)) == (1, 1)
+    told.finished(12.0, 15.0).settled(16.0)
+    assert told.prefill == prefill_law(PREFILL)
+    assert told.decode == decode_law((99, 1000, 1.0, 3.0))
 
 
 def test_after_an_interval_was_given_up_outputs_teach_again():
     told = taught_by_reports().report(at(11.5, 90_000, 9.0, steps=40))
     told.report(at(12.0 + PATIENCE_SECONDS, 90_000, 9.0, steps=40))
-    assert len(told.first_token(43.0).settled(44.0)) == 2
+    told.first_token(43.0).settled(44.0)
+    assert told.prefill == prefill_law(PREFILL, BY_OUTPUT)
