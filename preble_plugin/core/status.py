@@ -17,7 +17,8 @@ class Trust(enum.StrEnum):
     GAPPED = "gapped"
     """Events were lost and a replay of them is under way."""
     REBUILDING = "rebuilding"
-    """What was lost cannot be had again: the picture fills as events come."""
+    """What was lost cannot be had again, or a store was skipped: the picture fills as
+    events come."""
     SILENT = "silent"
     """No event source, or none that ever spoke."""
 

@@ -28,14 +28,16 @@ starts."""
 _TRUSTS: Final = {
     Trust.EXACT: "every event came",
     Trust.GAPPED: "events were lost, and a replay of them is under way",
-    Trust.REBUILDING: "events were lost for good; what is known fills up as they come",
+    Trust.REBUILDING: "events were lost for good, or some could not be applied; what is known "
+    "fills up as they come",
     Trust.SILENT: "no event ever came; it is taken to hold what was placed on it",
 }
 _REMEDIES: Final = {
     Trust.GAPPED: "look again in some seconds; if it stays, raise hwm and buffer_steps in the "
     "events configuration",
-    Trust.REBUILDING: "give the events configuration a replay_endpoint and more buffer_steps; "
-    "this mends itself as the cache turns over",
+    Trust.REBUILDING: "give the events configuration a replay_endpoint and more buffer_steps, "
+    "or raise max_tree_blocks where `preble status --json` has missing_blocks; this mends "
+    "itself as the cache turns over",
     Trust.SILENT: "have it publish events that can be read here: `preble doctor --url` of that "
     "server says which are and how",
 }
