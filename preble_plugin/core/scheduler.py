@@ -303,9 +303,11 @@ class Scheduler:
         return self._receipts.find(request_id)
 
     def status(self, now: float) -> SchedulerStatus:
-        """The whole as numbers. O(requests in flight + replicas)."""
+        """The whole as numbers, as of `now`. O(requests in flight + replicas, and the
+        paths of what is no longer expected by then)."""
         check_seconds("now", now)
         self.settle()
+        self._awaited.expire(now)
         return SchedulerStatus(
             policy=self._policy.name,
             block_size=self.block_size,

@@ -68,7 +68,15 @@ def test_an_engine_message_ends_what_is_due_without_a_further_placement():
     made.observe(0, [], 1.9)
     assert made.status(1.9).tree_blocks == 30
     made.observe(0, [], 2.1)
-    assert made.status(2.1).tree_blocks == 0
+    assert made.status(1.9).tree_blocks == 0
+
+
+def test_a_status_counts_nothing_that_is_no_longer_expected():
+    made = scheduler(1)
+    place(made, "a", prompt(1, 30, extra=1))
+    made.observe(0, [Finished("a", 1, aborted=True)], 1.0)
+    assert made.status(1.9).replicas[0].expected_blocks == 30
+    assert made.status(2.1).replicas[0].expected_blocks == 0
 
 
 def test_placements_do_not_grow_the_tree_beyond_its_bound():
