@@ -71,15 +71,15 @@ def test_its_outcome_is_held_against_the_prediction_where_it_went(made: Schedule
 
 
 def test_both_sides_are_added_up(made: Scheduler) -> None:
-    for name, replica in (("a", 0), ("b", 1)):
+    for name, replica in (("a", 0), ("b", 1), ("c", 1)):
         shadowed(made, name, replica)
-    # By then the first is expected to leave its blocks on replica 0, too.
+    # From the second on, the first is expected to leave its blocks on replica 0, too.
     assert made.status(1.0).shadow == ShadowStatus(
-        requests=2,
+        requests=3,
         elsewhere=1,
-        prompt_tokens=2 * len(ASKED),
-        cached_tokens=20 * BLOCK,
-        would_be_cached_tokens=40 * BLOCK,
+        prompt_tokens=3 * len(ASKED),
+        cached_tokens=40 * BLOCK,
+        would_be_cached_tokens=60 * BLOCK,
     )
 
 
