@@ -14,7 +14,7 @@ _wire_values = st.none() | st.booleans() | st.integers(-2, 5) | st.text("abc", m
 
 @st.composite
 def wire_events(draw: st.DrawFn) -> Any:
-    """An event on the wire, in either form: mostly good, else with a wrong field."""
+    """An event on the wire: mostly good, else with a wrong field."""
     block_size = draw(st.integers(1, 4))
     hashes = draw(st.lists(_wire_hashes, max_size=3))
     tokens = draw(
@@ -25,7 +25,7 @@ def wire_events(draw: st.DrawFn) -> Any:
         )
     )
     parent = draw(st.none() | _wire_hashes)
-    match draw(st.sampled_from(["map", "array", "removed", "cleared", "junk"])):
+    match draw(st.sampled_from(["map", "removed", "cleared", "junk"])):
         case "map":
             event = {
                 "type": "BlockStored",
@@ -35,12 +35,10 @@ def wire_events(draw: st.DrawFn) -> Any:
                 "block_size": block_size,
             }
             if draw(st.booleans()):
-                event[draw(st.sampled_from([*event, "extra_keys", "group_idx"]))] = draw(
+                event[draw(st.sampled_from([*event, "extra_keys", "group_idx", "lookahead_token_ids"]))] = draw(
                     _wire_values
                 )
             return event
-        case "array":
-            return ["BlockStored", hashes, parent, tokens, block_size, None, "GPU"]
         case "removed":
             return {"type": "BlockRemoved", "block_hashes": hashes, "medium": draw(_wire_values)}
         case "cleared":

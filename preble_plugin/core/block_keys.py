@@ -7,6 +7,9 @@
    fifth of the time and to the same bytes.
 3. The namespace is added to the first block's key and the multimodal features
    to the keys of the blocks they touch, each as a keyed 64-bit digest.
+4. Where the engine's hashes look ahead (vLLM 0.33 with EAGLE or MTP), a key covers
+   the `lookahead_tokens` after its block too, by the same product. A block that they do
+   not follow yet has no key, as the engine has no hash for it.
 
 A key says nothing of the blocks before it: the prefix tree compares keys only
 at equal depth under equal parents. Two blocks that differ collide there with a
@@ -73,22 +76,29 @@ with contextlib.suppress(ImportError):
 class BlockHasher:
     """Turns token ids into block keys.
 
-    Schedulers that share a tree share `block_size` (tokens) and `seed`
+    Schedulers that share a tree share `block_size`, `lookahead_tokens` and `seed`
     (16 bytes or more; drawn at random if not given).
     """
 
-    def __init__(self, block_size: int, seed: bytes | None = None) -> None:
+    def __init__(
+        self, block_size: int, seed: bytes | None = None, lookahead_tokens: int = 0
+    ) -> None:
         if block_size < 1:
             raise ValueError(f"block_size must be at least 1 token, got {block_size}")
+        if lookahead_tokens < 0:
+            raise ValueError(f"lookahead_tokens must be 0 or more, got {lookahead_tokens}")
         self.block_size = block_size
+        self.lookahead_tokens = lookahead_tokens
+        """Tokens after each block that its key covers."""
         self.seed = seed if seed is not None else secrets.token_bytes(16)
         stream = np.random.Generator(
             np.random.Philox(int.from_bytes(blake2b(self.seed, digest_size=16).digest(), "little"))
         )
         factors: NDArray[np.uint64] = stream.integers(
-            0, 1 << 64, size=block_size, dtype=np.uint64
+            0, 1 << 64, size=block_size + lookahead_tokens, dtype=np.uint64
         ) | np.uint64(1)
-        self._factors = factors.tobytes()
+        self._factors = factors[:block_size].tobytes()
+        self._ahead = factors[block_size:]
 
     def prompt_keys(
         self,
@@ -96,7 +106,7 @@ class BlockHasher:
         namespace: Namespace = (),
         features: Sequence[tuple[str, int, int]] = (),
     ) -> bytes:
-        """Keys of a prompt's full blocks.
+        """Keys of a prompt's full blocks that `lookahead_tokens` follow.
 
         `features` are the multimodal items as (identifier, offset in tokens,
         length in tokens), in order of offset.
@@ -104,12 +114,16 @@ class BlockHasher:
         Raises `TokenIdError`. O(tokens): 2.7 us for a list of 2,048, by numpy 16 us.
         """
         keys = self._token_keys(tokens)
+        ahead = self.lookahead_tokens
+        if ahead:
+            step = self.block_size
+            keys = self._look_ahead(keys, [tokens[step + one :: step] for one in range(ahead)])
         if not (namespace or features) or not keys:
             return keys
         blocks = len(keys) // KEY_BYTES
         per_block: dict[int, list[Feature]] = {}
         for identifier, offset, length in features:
-            first = offset // self.block_size
+            first = max(offset - ahead, 0) // self.block_size
             last = min((offset + max(length, 1) - 1) // self.block_size, blocks - 1)
             for block in range(first, last + 1):
                 per_block.setdefault(block, []).append(
@@ -123,18 +137,38 @@ class BlockHasher:
         at_start: bool,
         namespace: Namespace = (),
         features: Sequence[Sequence[Feature]] = (),
+        lookahead: Sequence[Sequence[int]] = (),
     ) -> bytes:
         """Keys of stored blocks, equal to those of the prompt they came from.
 
-        `at_start` says that the first of them opens the prompt. Raises
+        `at_start` says that the first of them opens the prompt. `lookahead` has the
+        `lookahead_tokens` after each block, and is not read where there are none.
+        Features that begin behind what a key covers are left out. Raises
         `TokenIdError`. O(tokens).
         """
         keys = self._token_keys(tokens)
+        if self.lookahead_tokens and keys:
+            keys = self._look_ahead(keys, list(zip(*lookahead, strict=True)))
         namespace = namespace if at_start else ()
         if not (namespace or features) or not keys:
             return keys
-        per_block = {block: found for block, found in enumerate(features) if found}
+        end = self.block_size + self.lookahead_tokens
+        per_block = {
+            block: [one for one in found if one[1] < end] for block, found in enumerate(features)
+        }
         return self._mix(keys, namespace, per_block)
+
+    def _look_ahead(self, packed: bytes, ahead: Sequence[Tokens]) -> bytes:
+        """Add the tokens after each block to its key: `ahead` has the first of each, the
+        second of each, and so on. Blocks that not all of them follow are cut off."""
+        blocks = len(ahead[-1])
+        keys = np.frombuffer(packed, np.uint64)[:blocks].copy()
+        try:
+            for factor, tokens in zip(self._ahead, ahead, strict=True):
+                keys += np.asarray(tokens[:blocks], np.uint64) * factor
+        except OverflowError as error:
+            raise TokenIdError(f"a token id is not in [0, 2^32): {error}") from error
+        return keys.tobytes()
 
     def _token_keys(self, tokens: Tokens) -> bytes:
         try:
@@ -153,7 +187,7 @@ class BlockHasher:
     ) -> bytes:
         keys = np.frombuffer(packed, np.uint64).copy()
         for block, found in per_block.items():
-            if 0 <= block < len(keys):
+            if found and 0 <= block < len(keys):
                 parts = [part for name, offset in found for part in (name, str(offset))]
                 keys[block] = np.uint64((int(keys[block]) + self._digest(b"mm", parts)) & _MASK)
         if namespace:

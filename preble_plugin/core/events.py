@@ -50,6 +50,8 @@ class Store(msgspec.Struct, frozen=True, gc=False):
     medium: str = "GPU"
     attention: Attention = Attention.FULL
     window_tokens: int | None = None
+    lookahead: Sequence[Sequence[int]] = ()
+    """Per block, the tokens after it that its hash covers; empty where it covers none."""
 
 
 class Remove(msgspec.Struct, frozen=True, gc=False):

@@ -190,6 +190,9 @@ class Residency:
             return EventOutcome.APPLIED if whole else EventOutcome.WAITING, held
         if len(event.tokens) != event.block_size * len(hashes):
             return self._skip(layer, hashes, "wrong_length")
+        ahead = self.hasher.lookahead_tokens
+        if ahead and [len(one) for one in event.lookahead] != [ahead] * len(hashes):
+            return self._skip(layer, hashes, "lookahead")
         above, depth = self._tree.root, 0
         if parent is not None:
             place = layer.index.find(parent) or self._find(layer, parent)
@@ -201,7 +204,7 @@ class Residency:
             above, depth = self._tree.at(*place), place[1] + 1
         try:
             keys = self.hasher.stored_keys(
-                event.tokens, parent is None, event.namespace, event.features
+                event.tokens, parent is None, event.namespace, event.features, event.lookahead
             )
         except TokenIdError:
             return self._skip(layer, hashes, "token_id")

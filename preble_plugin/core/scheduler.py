@@ -56,7 +56,8 @@ class NoReplicaError(LookupError):
 class Scheduler:
     """Places requests on replicas by Preble's E2 or another policy.
 
-    `block_size` is the engine's, in tokens. `policy` is a name (`policies.registry`),
+    `block_size` is the engine's, in tokens, and `lookahead_tokens` what its hashes cover
+    behind each block. `policy` is a name (`policies.registry`),
     or a policy made already, which must serve no other scheduler. `window_seconds` is
     the window H, from 1 s to a day. Raises `ValueError` for a window outside that, and
     for an unknown policy, with those there are.
@@ -75,13 +76,14 @@ class Scheduler:
         window_seconds: float = 180.0,
         receipts: int = 10_000,
         max_tree_blocks: int = 8_000_000,
+        lookahead_tokens: int = 0,
     ) -> None:
         if not MIN_WINDOW_SECONDS <= window_seconds <= MAX_WINDOW_SECONDS:
             raise ValueError(
                 f"window_seconds takes {MIN_WINDOW_SECONDS:g} to {MAX_WINDOW_SECONDS:g} seconds, "
                 f"got {window_seconds!r}; 180 is the default"
             )
-        self.hasher = BlockHasher(block_size, seed)
+        self.hasher = BlockHasher(block_size, seed, lookahead_tokens)
         self.block_size = block_size
         self._policy = load_policy(policy) if isinstance(policy, str) else policy
         self._window_seconds = window_seconds

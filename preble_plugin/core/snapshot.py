@@ -114,7 +114,7 @@ def restore(tree: PrefixTree, residency: Residency, snapshot: bytes) -> None:
     """Replace `residency` by what `snapshot` holds. O(blocks + nodes of the tree).
 
     Raises `ValueError` for bytes that are no snapshot, or one taken under
-    another seed or block size; the residency is then left as it was.
+    another seed, lookahead or block size; the residency is then left as it was.
     """
     try:
         record = _DECODER.decode(snapshot)
@@ -123,7 +123,9 @@ def restore(tree: PrefixTree, residency: Residency, snapshot: bytes) -> None:
     if record.version != VERSION:
         raise ValueError(f"snapshot version {record.version}, this one reads {VERSION}")
     if record.seed_digest != _seed_digest(residency.hasher):
-        raise ValueError("the snapshot was taken under another seed: let it be rebuilt")
+        raise ValueError(
+            "the snapshot was taken under another seed or lookahead: let it be rebuilt"
+        )
     if record.block_size != residency.hasher.block_size:
         raise ValueError(
             f"the snapshot has blocks of {record.block_size} tokens, "
@@ -176,4 +178,5 @@ def _ends(record: _Record) -> list[int]:
 
 
 def _seed_digest(hasher: BlockHasher) -> bytes:
-    return blake2b(hasher.seed, digest_size=8, person=b"preble-snapshot").digest()
+    secret = hasher.seed + hasher.lookahead_tokens.to_bytes(4, "little")
+    return blake2b(secret, digest_size=8, person=b"preble-snapshot").digest()

@@ -1,8 +1,7 @@
 """Wire events into core events: one published payload in, a `Batch` out.
 
-1. `wire_form` reads the payload's events, in whichever form they came. Of a
-   payload that cannot be read the whole batch is lost: the stream has to ask
-   for it again.
+1. `wire_form` reads the payload's events. Of a payload that cannot be read the
+   whole batch is lost: the stream has to ask for it again.
 2. An event that is wrong is left out and counted by cause; the rest goes on.
 3. What sets equal tokens apart is carried over: LoRA and cache salt into the
    namespace of a store at the start of a prompt, multimodal items and digests
@@ -11,11 +10,11 @@
 
 Causes of a skip: `unknown_type` (no such event); `malformed` (a field missing,
 of another type or out of range); `too_large` (over a bound of `wire_form`);
-`lengths` (the tokens do not fit the blocks); `no_tokens` (a store that only
-names its blocks, as offloading tiers send); `extra_keys` (what sets a block
-apart cannot be read).
+`lengths` (the tokens, or those looked ahead at, do not fit the blocks);
+`no_tokens` (a store that only names its blocks, as offloading tiers send);
+`extra_keys` (what sets a block apart cannot be read).
 
-Follows vLLM 0.28 to 0.32: v1/core/block_pool.py and v1/core/kv_cache_utils.py
+Follows vLLM 0.31 to 0.33: v1/core/block_pool.py and v1/core/kv_cache_utils.py
 (`generate_block_hash_extra_keys`, `to_event_extra_keys`).
 """
 
@@ -127,6 +126,9 @@ def _store(event: Stored) -> Store | None:
         raise _SkippedError("lengths")
     if not blocks:
         return None
+    lookahead = event.lookahead_token_ids or ()
+    if lookahead and len(lookahead) != blocks:
+        raise _SkippedError("lengths")
     at_start = event.parent_block_hash is None
     lora_name = event.lora_name if isinstance(event.lora_name, str) else None
     features: list[list[Feature]] = []
@@ -151,6 +153,7 @@ def _store(event: Stored) -> Store | None:
         event.medium or "GPU",
         attention,
         event.kv_cache_spec_sliding_window,
+        lookahead,
     )
 
 

@@ -1,13 +1,12 @@
 """The shape of events on the wire: structs, bounds, and the reading of them.
 
 1. A payload is msgpack `[timestamp, [event, ...], rank]`.
-2. An event is a map tagged by "type", or (the older form) an array that opens
-   with its type. Both become the same structs, with the fields residency needs.
-3. A payload is read in one go if all its events are good and of one form.
-   Otherwise its events are read one by one, and a wrong one becomes the cause
-   for which it is left out.
+2. An event is a map tagged by "type", of which the fields that residency needs are read.
+3. A payload is read in one go if all its events are good. Otherwise its events are
+   read one by one, and a wrong one becomes the cause for which it is left out.
 
-Follows vLLM 0.28 to 0.32, distributed/kv_events.py.
+Follows vLLM 0.31 to 0.33, distributed/kv_events.py, and SGLang 0.5.22 and 0.5.23,
+srt/disaggregation/kv_events.py.
 """
 
 from __future__ import annotations
@@ -42,6 +41,7 @@ _Hashes: TypeAlias = Annotated[list[EngineHash], Meta(max_length=MAX_BLOCKS)]
 _Token: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 31)]
 _Tokens: TypeAlias = Annotated[list[_Token], Meta(max_length=MAX_TOKENS)]
 _TokenPairs: TypeAlias = Annotated[list[tuple[_Token, _Token]], Meta(max_length=MAX_TOKENS)]
+_Lookahead: TypeAlias = Annotated[list[list[_Token]], Meta(max_length=MAX_BLOCKS)]
 _NotNegative: TypeAlias = Annotated[int, Meta(ge=0)]
 
 
@@ -59,6 +59,8 @@ class Stored(msgspec.Struct, tag="BlockStored", gc=False):
     group_idx: _NotNegative | None = None
     kv_cache_spec_kind: str | None = None
     kv_cache_spec_sliding_window: _NotNegative | None = None
+    lookahead_token_ids: _Lookahead | None = None
+    """Per block, the tokens after it that its hash covers (vLLM 0.33)."""
 
 
 class Removed(msgspec.Struct, tag="BlockRemoved", gc=False):
@@ -82,19 +84,6 @@ class Garbled(msgspec.Struct, frozen=True):
     cause: str
 
 
-class _StoredArray(Stored, tag="BlockStored", array_like=True, gc=False):
-    # SGLang 0.5.18 and 0.5.19 put a map of a salted block's metadata in this place.
-    lora_name: str | dict[str, Any] | None = None  # type: ignore[assignment]
-
-
-class _RemovedArray(Removed, tag="BlockRemoved", array_like=True, gc=False):
-    pass
-
-
-class _ClearedArray(Cleared, tag="AllBlocksCleared", array_like=True, gc=False):
-    pass
-
-
 class _StoredPairs(msgspec.Struct, tag="BlockStored", gc=False):
     # A store of EAGLE's bigrams: each token with the one after it.
     block_hashes: _Hashes
@@ -106,15 +95,7 @@ class _StoredPairs(msgspec.Struct, tag="BlockStored", gc=False):
     lora_name: str | None = None
 
 
-class _StoredPairsArray(_StoredPairs, tag="BlockStored", array_like=True, gc=False):
-    lora_name: str | dict[str, Any] | None = None  # type: ignore[assignment]
-
-
 class _TypeInMap(msgspec.Struct):
-    type: str
-
-
-class _TypeInArray(msgspec.Struct, array_like=True):
     type: str
 
 
@@ -127,13 +108,6 @@ class _Maps(msgspec.Struct, array_like=True):
     events: Annotated[list[Stored | Removed | Cleared], Meta(max_length=MAX_EVENTS)]
 
 
-class _Arrays(msgspec.Struct, array_like=True):
-    ts: float
-    events: Annotated[
-        list[_StoredArray | _RemovedArray | _ClearedArray], Meta(max_length=MAX_EVENTS)
-    ]
-
-
 class _Raws(msgspec.Struct, array_like=True):
     ts: float
     events: Annotated[list[Raw], Meta(max_length=MAX_EVENTS)]
@@ -141,16 +115,10 @@ class _Raws(msgspec.Struct, array_like=True):
 
 _stamp = msgspec.msgpack.Decoder(_Stamp)
 _maps = msgspec.msgpack.Decoder(_Maps)
-_arrays = msgspec.msgpack.Decoder(_Arrays)
 _raws = msgspec.msgpack.Decoder(_Raws)
 _map: msgspec.msgpack.Decoder[WireEvent] = msgspec.msgpack.Decoder(Stored | Removed | Cleared)
-_array: msgspec.msgpack.Decoder[WireEvent] = msgspec.msgpack.Decoder(
-    _StoredArray | _RemovedArray | _ClearedArray
-)
 _map_pairs = msgspec.msgpack.Decoder(_StoredPairs)
-_array_pairs = msgspec.msgpack.Decoder(_StoredPairsArray)
 _type_in_map = msgspec.msgpack.Decoder(_TypeInMap)
-_type_in_array = msgspec.msgpack.Decoder(_TypeInArray)
 _per_block = msgspec.msgpack.Decoder(Annotated[list[Raw], Meta(max_length=MAX_BLOCKS)])
 _values = msgspec.msgpack.Decoder(tuple[Any, ...] | None)
 
@@ -169,14 +137,10 @@ def read(payload: bytes) -> tuple[float, Sequence[WireEvent | str]] | Garbled:
         seconds, events = maps.ts, maps.events
     except UNREADABLE:
         try:
-            arrays = _arrays.decode(payload)
-            seconds, events = arrays.ts, arrays.events
+            raws = _raws.decode(payload)
         except UNREADABLE:
-            try:
-                raws = _raws.decode(payload)
-            except UNREADABLE:
-                return Garbled("envelope")
-            seconds, events = raws.ts, [_read_event(raw) for raw in raws.events]
+            return Garbled("envelope")
+        seconds, events = raws.ts, [_read_event(raw) for raw in raws.events]
     return (seconds, events) if math.isfinite(seconds) else Garbled("timestamp")
 
 
@@ -215,18 +179,15 @@ def _nulls(count: int) -> bytes:
 
 
 def _read_event(raw: Raw) -> WireEvent | str:
-    first = memoryview(raw)[0]
-    is_array = 0x90 <= first <= 0x9F or first in (0xDC, 0xDD)
     try:
-        return (_array if is_array else _map).decode(raw)
+        return _map.decode(raw)
     except UNREADABLE as error:
         message = str(error)
     try:
-        pairs = (_array_pairs if is_array else _map_pairs).decode(raw)
+        pairs = _map_pairs.decode(raw)
     except UNREADABLE:
-        return _cause(raw, is_array, message)
-    # NOTE: the pair after a block's last token reaches into the next block, which a
-    # plain prompt's block does not know: a hit may be predicted one block too long.
+        return _cause(raw, message)
+    size = pairs.block_size or 1
     return Stored(
         pairs.block_hashes,
         pairs.parent_block_hash,
@@ -235,12 +196,13 @@ def _read_event(raw: Raw) -> WireEvent | str:
         pairs.lora_id,
         pairs.medium,
         pairs.lora_name,
+        lookahead_token_ids=[[second] for _, second in pairs.token_ids[size - 1 :: size]],
     )
 
 
-def _cause(raw: Raw, is_array: bool, message: str) -> str:
+def _cause(raw: Raw, message: str) -> str:
     try:
-        kind = (_type_in_array if is_array else _type_in_map).decode(raw).type
+        kind = _type_in_map.decode(raw).type
     except UNREADABLE:
         return "malformed"
     if kind not in ("BlockStored", "BlockRemoved", "AllBlocksCleared"):

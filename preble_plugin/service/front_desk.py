@@ -162,7 +162,15 @@ class FrontDesk:
             self.drop(name)
             reason = refused or "it has no replicas; state them with set_replicas"
             return (messages.Refused(hello.greeting, reason),)
-        return (messages.Welcome(hello.greeting, self.instance, hasher.seed, hasher.block_size),)
+        return (
+            messages.Welcome(
+                hello.greeting,
+                self.instance,
+                hasher.seed,
+                hasher.block_size,
+                hasher.lookahead_tokens,
+            ),
+        )
 
     def _restate(self, front_end: _FrontEnd, replicas: list[ReplicaSpec]) -> str | None:
         """Take a front end's replicas; why not, if they cannot be taken."""

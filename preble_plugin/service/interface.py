@@ -39,6 +39,8 @@ class ReplicaSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """Blocks at the end of a hit that the engine computes again (EAGLE, MTP: 1)."""
     max_running: int | None = None
     """Requests it runs at once (vLLM: `max_num_seqs`)."""
+    lookahead_tokens: int = 0
+    """Tokens after each block that its hashes cover."""
 
 
 class Unplaced(msgspec.Struct, frozen=True):

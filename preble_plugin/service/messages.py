@@ -95,6 +95,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=20):
     """Drawn at random by each scheduler process: a new one is a restart."""
     seed: bytes
     block_size: int
+    lookahead_tokens: int
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=21):

@@ -215,11 +215,7 @@ class RemoteFrontend:
     def _welcomed(self, welcome: messages.Welcome) -> None:
         if welcome.greeting != self._greeting:
             return
-        if self._hasher is None or (self._hasher.seed, self._hasher.block_size) != (
-            welcome.seed,
-            welcome.block_size,
-        ):
-            self._hasher = BlockHasher(welcome.block_size, welcome.seed)
+        self._hasher = BlockHasher(welcome.block_size, welcome.seed, welcome.lookahead_tokens)
         if self.instance not in (None, welcome.instance):
             _log.info("the scheduler process is back; requests are placed again")
         self.instance = welcome.instance

@@ -91,13 +91,13 @@ class SchedulerHost:
 
     def set_replicas(self, specs: Sequence[ReplicaSpec]) -> None:
         """These are the replicas now. Raises `ReplicaConflictError` where their
-        block sizes differ from each other's or from the scheduler's; nothing is
+        blocks differ from each other's or from the scheduler's; nothing is
         changed then."""
-        self._check_block_sizes(specs)
+        self._check_blocks(specs)
         if self.scheduler is None:
             if not specs:
                 return
-            self.scheduler = self._build(specs[0].block_size)
+            self.scheduler = self._build(specs[0])
         stated = {spec.replica: spec for spec in specs}
         for replica in [known for known in self._specs if known not in stated]:
             self._unfollow(replica)
@@ -228,20 +228,22 @@ class SchedulerHost:
 
     # -- replicas ------------------------------------------------------------------
 
-    def _check_block_sizes(self, specs: Sequence[ReplicaSpec]) -> None:
-        expected = self.scheduler.block_size if self.scheduler is not None else None
+    def _check_blocks(self, specs: Sequence[ReplicaSpec]) -> None:
+        hasher = self.hasher
+        expected = (hasher.block_size, hasher.lookahead_tokens) if hasher is not None else None
         for spec in specs:
-            if expected is None:
-                expected = spec.block_size
-            if spec.block_size != expected or spec.block_size < 1:
+            found = spec.block_size, spec.lookahead_tokens
+            expected = expected or found
+            if found != expected or spec.block_size < 1:
                 raise ReplicaConflictError(
-                    f"replica {spec.replica!r} has blocks of {spec.block_size} tokens, the "
-                    f"scheduler {expected}; replicas of one scheduler need one block size"
+                    f"replica {spec.replica!r} has blocks of {_words(found)}, the scheduler "
+                    f"{_words(expected)}; replicas of one scheduler need blocks of one kind"
                 )
 
-    def _build(self, block_size: int) -> Scheduler:
+    def _build(self, spec: ReplicaSpec) -> Scheduler:
         return Scheduler(
-            block_size,
+            spec.block_size,
+            lookahead_tokens=spec.lookahead_tokens,
             policy=self.settings.policy,
             seed=self._seed,
             window_seconds=self.settings.window_seconds,
@@ -288,3 +290,8 @@ class SchedulerHost:
             event_batches=stream.batches,
             event_errors=stream.errors,
         )
+
+
+def _words(block: tuple[int, int]) -> str:
+    size, lookahead = block
+    return f"{size} tokens" + (f" and {lookahead} after each" if lookahead else "")

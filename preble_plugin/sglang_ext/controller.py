@@ -213,4 +213,5 @@ def _replica(facts: ControllerFacts, rank: int) -> ReplicaSpec:
         facts.capacity_tokens // facts.page_size,
         source,
         max_running=facts.max_running,
+        lookahead_tokens=int(facts.bigram),
     )

@@ -164,9 +164,7 @@ class Tenants:
         return owner
 
     def _recognised(self, pages: _FirstPages, event: Store) -> Namespace:
-        tokens = event.tokens[: self._needed]
-        # NOTE: of EAGLE's pairs events keep the first token each: the last page of a
-        # store lacks one, and if that is its only page nothing can be recomputed.
+        tokens = [*event.tokens[: self._page_size], *(event.lookahead[0] if self._bigram else ())]
         if event.block_size != self._page_size or len(tokens) < self._needed:
             return ()
         try:

@@ -40,6 +40,8 @@ class EngineFacts(NamedTuple):
     capacity_blocks: int | None
     """Blocks of each rank's cache, without the null block."""
     drop_blocks: int
+    lookahead_tokens: int
+    """Tokens after each block that its hash covers: 0 up to 0.32."""
     max_running: int
     sources: Mapping[int, EventsConfig]
     """By rank, where its publisher is bound."""

@@ -363,23 +363,33 @@ def engine_facts(client: Any) -> EngineFacts:
 
     `effective_attention_block_size` is that of the full-attention group, where there is
     one. `num_gpu_blocks` is the sum over the engines; one block of each is the null
-    block (`BlockPool`). `use_eagle_block_drop` says that the last block of a hit is
-    computed again, but not where hashes look ahead (`num_hash_lookahead_tokens`, from 0.33).
+    block (`BlockPool`).
     """
     config = client.vllm_config
-    cache, speculative = config.cache_config, config.speculative_config
+    cache = config.cache_config
     ranks = client_ranks(client)
-    drops = speculative is not None and speculative.use_eagle_block_drop()
+    drop_blocks, lookahead_tokens = speculation(config)
     return EngineFacts(
         ranks=ranks,
         block_size=cache.effective_attention_block_size or cache.block_size,
         capacity_blocks=cache.num_gpu_blocks // len(ranks) - 1 if cache.num_gpu_blocks else None,
-        drop_blocks=int(drops and not getattr(config, "num_hash_lookahead_tokens", 0)),
+        drop_blocks=drop_blocks,
+        lookahead_tokens=lookahead_tokens,
         max_running=config.scheduler_config.max_num_seqs,
         sources={
             rank: _events_config(found) for rank, found in client.get_kv_event_sources().items()
         },
     )
+
+
+def speculation(config: Any) -> tuple[int, int]:
+    """Blocks at the end of a hit that are computed again, and tokens after each block that
+    its hash covers (`VllmConfig.num_hash_lookahead_tokens`, from 0.33). Where there are any
+    of these, no block is computed again (v1/core/sched/scheduler.py)."""
+    speculative = config.speculative_config
+    drops = speculative is not None and speculative.use_eagle_block_drop()
+    lookahead: int = getattr(config, "num_hash_lookahead_tokens", 0)
+    return int(drops and not lookahead), lookahead
 
 
 def request_facts(request: Any) -> RequestFacts:

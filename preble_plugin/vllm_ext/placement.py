@@ -82,6 +82,7 @@ def _dispatch(client: Any, plan: Plan) -> Dispatch:
                     sources[rank],
                     now.drop_blocks,
                     now.max_running,
+                    now.lookahead_tokens,
                 )
                 for rank in now.ranks
             ]

@@ -182,3 +182,53 @@ def test_a_sequence_of_any_kind_has_the_keys_of_the_list():
     hasher = BlockHasher(16, b"seed" * 4)
     assert hasher.prompt_keys(range(40)) == hasher.prompt_keys(list(range(40)))
     assert hasher.prompt_keys(np.arange(40, dtype=np.int16)) == hasher.prompt_keys(list(range(40)))
+
+
+@given(tokens, st.sampled_from([1, 4]), st.sampled_from([1, 3]))
+def test_keys_that_look_ahead_are_equal_exactly_where_what_they_cover_is(prompt, size, ahead):
+    """A key for each block that so many tokens follow."""
+    hasher = BlockHasher(size, SEED, ahead)
+    found = hasher.prompt_keys(prompt)
+    assert len(found) // 8 == max(0, (len(prompt) - ahead) // size)
+    for at in range(len(prompt)):
+        other = hasher.prompt_keys([*prompt[:at], prompt[at] ^ 1, *prompt[at + 1 :]])
+        changed = {i // 8 for i in range(0, len(found), 8) if found[i : i + 8] != other[i : i + 8]}
+        covering = {i for i in range(len(found) // 8) if i * size <= at < (i + 1) * size + ahead}
+        assert changed == covering
+
+
+@given(tokens, st.sampled_from([1, 4]), st.sampled_from([1, 3]))
+def test_stored_blocks_have_the_keys_of_a_prompt_that_looks_ahead(prompt, size, ahead):
+    hasher = BlockHasher(size, SEED, ahead)
+    features = [("image", 5, 6), ("other", 12, 1)]
+    blocks = max(0, (len(prompt) - ahead) // size)
+    stored = hasher.stored_keys(
+        prompt[: blocks * size],
+        True,
+        (),
+        [
+            [
+                (name, offset - block * size)
+                for name, offset, length in features
+                if offset < (block + 1) * size + ahead and offset + length > block * size
+            ]
+            for block in range(blocks)
+        ],
+        [prompt[(block + 1) * size :][:ahead] for block in range(blocks)],
+    )
+    assert stored == hasher.prompt_keys(prompt, (), features)
+
+
+def test_a_feature_that_begins_behind_what_a_key_covers_is_none_of_its_block():
+    """vLLM lists it where its own hash looks ahead, and where the tokens are not asked for."""
+    hasher, prompt = BlockHasher(4, SEED), list(range(8))
+    stored = hasher.stored_keys(prompt, True, (), [[("image", 4)], [("image", 0)]], [[4], [8]])
+    assert stored == hasher.prompt_keys(prompt, (), [("image", 4, 2)])
+
+
+def test_a_token_ahead_that_no_vocabulary_has_is_refused():
+    hasher = BlockHasher(4, SEED, 1)
+    with pytest.raises(TokenIdError):
+        hasher.prompt_keys([1, 2, 3, 4, -1])
+    with pytest.raises(ValueError, match="lookahead_tokens must be 0 or more, got -1"):
+        BlockHasher(4, SEED, -1)

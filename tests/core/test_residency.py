@@ -175,6 +175,17 @@ def test_an_event_that_cannot_be_applied_is_skipped_and_counted(event, cause):
     assert cache.hit(tokens) == 2
 
 
+@pytest.mark.parametrize("lookahead", [(), [[1]], [[1], [2, 3]]])
+def test_a_store_without_the_tokens_that_its_hashes_look_ahead_at_is_missing(lookahead):
+    made = Scheduler(BLOCK, lookahead_tokens=1)
+    made.add_replica(0)
+    made.set_trust(0, Trust.EXACT)
+    stored = Store([1, 2], None, prompt(1, 2), BLOCK, lookahead=lookahead)
+    assert made.apply(0, [stored], 0.0) == 1
+    (status,) = made.status(0.0).replicas
+    assert (status.trust, status.missing_blocks) == (Trust.REBUILDING, 2)
+
+
 def test_a_store_of_no_blocks_changes_nothing():
     cache = Cache()
     assert cache.apply(Store([], None, [], BLOCK)) == [EventOutcome.SKIPPED]

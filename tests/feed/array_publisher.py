@@ -13,7 +13,7 @@ from typing import Any
 import zmq
 import zmq.asyncio
 
-from tests.feed.feed_builders import mark, payload
+from tests.feed.feed_builders import mark, payload, stored_map
 
 END = (-1).to_bytes(8, "big", signed=True)
 
@@ -47,7 +47,7 @@ class ArrayPublisher:
         """Publish batches; with `sent` false they only go to the buffer."""
         for _ in range(count):
             seq, self._next = self._next, self._next + 1
-            event = ["BlockStored", [mark(self._life, seq)], None, [1, 2], 2, None, "GPU"]
+            event = stored_map([mark(self._life, seq)])
             await self.send(seq, payload(event, timestamp=1000.0 * self._life + seq), sent=sent)
 
     async def send(self, seq: int, payload: bytes, *, sent: bool = True) -> None:

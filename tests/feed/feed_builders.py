@@ -31,11 +31,6 @@ def stored_map(hashes: Sequence[int | bytes] = (1,), **changes: Any) -> dict[str
     return {name: value for name, value in event.items() if value is not ...}
 
 
-def stored_array(hashes: Sequence[int] = (1,)) -> list[Any]:
-    tokens = list(range(BLOCK_SIZE * len(hashes)))
-    return ["BlockStored", list(hashes), None, tokens, BLOCK_SIZE, None, "GPU"]
-
-
 def removed_map(hashes: Sequence[int | bytes] = (1,), **changes: Any) -> dict[str, Any]:
     return {"type": "BlockRemoved", "block_hashes": list(hashes), "medium": "GPU"} | changes
 

@@ -17,7 +17,6 @@ from tests.feed.feed_builders import (
     CLEARED,
     payload,
     removed_map,
-    stored_array,
     stored_map,
 )
 from tests.strategies import wire_events
@@ -43,31 +42,17 @@ def test_a_map_becomes_a_store() -> None:
     assert store_of(stored_map([b"a", b"b"], parent_block_hash=b"p")) == expected
 
 
-def test_an_array_becomes_the_same_store_as_a_map() -> None:
-    assert store_of(stored_array([1, 2])) == store_of(stored_map([1, 2]))
+def test_removals_and_clears_are_read() -> None:
+    assert decoded(removed_map([1]), CLEARED).events == [Remove([1]), Clear()]
 
 
-def test_a_short_array_takes_the_defaults() -> None:
-    assert store_of(["BlockStored", [1], None, [0, 1, 2, 3], 4, None]) == store_of(stored_map([1]))
-
-
-def test_an_array_may_have_a_map_of_metadata_after_its_medium() -> None:
-    """SGLang 0.5.18 and 0.5.19, for a block under a cache salt."""
-    assert store_of([*stored_array([1]), {"cache_salt": "s"}]) == store_of(stored_map([1]))
-
-
-def test_removals_and_clears_are_read_in_both_forms() -> None:
-    maps = decoded(removed_map([1]), CLEARED)
-    arrays = decoded(["BlockRemoved", [1]], ["AllBlocksCleared"])
-    assert maps.events == arrays.events == [Remove([1]), Clear()]
-
-
-def test_both_forms_in_one_batch() -> None:
-    assert len(decoded(stored_map([1]), stored_array([2])).events) == 2
+def test_the_tokens_that_a_hash_looks_ahead_at_are_kept_by_block() -> None:
+    found = store_of(stored_map([1, 2], lookahead_token_ids=[[4, 5], [8, 9]]))
+    assert found.lookahead == [[4, 5], [8, 9]]
 
 
 def test_negative_hashes_are_hashes() -> None:
-    assert store_of(stored_array([-5])).hashes == [-5]
+    assert store_of(stored_map([-5])).hashes == [-5]
 
 
 def test_the_batch_carries_the_publishers_time() -> None:
@@ -97,9 +82,10 @@ def test_a_missing_medium_and_group_mean_the_first_on_the_gpu() -> None:
     assert (store.medium, store.group) == ("GPU", 0)
 
 
-def test_pairs_of_tokens_are_read_as_their_first() -> None:
-    pairs = stored_map([1], token_ids=[[5, 6], [6, 7], [7, 8], [8, 9]])
-    assert store_of(pairs).tokens == [5, 6, 7, 8]
+def test_pairs_of_tokens_are_read_as_their_first_and_what_follows_each_block() -> None:
+    """SGLang under EAGLE."""
+    pairs = store_of(stored_map([1, 2], token_ids=[[one, one + 1] for one in range(5, 13)]))
+    assert (pairs.tokens, pairs.lookahead) == (list(range(5, 13)), [[9], [13]])
 
 
 # -- groups --------------------------------------------------------------------------
@@ -223,6 +209,7 @@ def test_blocks_with_nothing_to_tell_have_no_features(none: Any) -> None:
     [
         (stored_map([1, 2], token_ids=[1, 2, 3, 4]), "lengths"),
         (stored_map([1], token_ids=[1, 2, 3]), "lengths"),
+        (stored_map([1, 2], lookahead_token_ids=[[4]]), "lengths"),
         (stored_map([1], block_size=0), "lengths"),
         (stored_map([], token_ids=[1, 2, 3, 4]), "lengths"),
         (stored_map([1, 2], token_ids=list(range(4)), kv_cache_spec_kind="mamba"), "lengths"),
@@ -250,13 +237,11 @@ def test_blocks_with_nothing_to_tell_have_no_features(none: Any) -> None:
         (removed_map(None or [], block_hashes=None), "malformed"),
         (removed_map([1], group_idx=-1), "malformed"),
         ({"type": "BlockMoved", "block_hashes": [1]}, "unknown_type"),
-        (["BlockMoved", [1]], "unknown_type"),
         ({"type": 5}, "malformed"),
         ({"block_hashes": [1]}, "malformed"),
         ([], "malformed"),
         ([5], "malformed"),
         (["BlockStored", [1]], "malformed"),
-        (["BlockStored", [1], None, [-1] * 4, 4, None], "malformed"),
         ("BlockStored", "malformed"),
         (None, "malformed"),
         (7, "malformed"),

@@ -50,7 +50,7 @@ def desk() -> Desk:
 
 
 def test_a_hello_is_welcomed_with_what_hashing_needs(desk: Desk) -> None:
-    assert desk.hello(b"a", 0, 1) == (messages.Welcome(1, b"instance", SEED, BLOCK_SIZE),)
+    assert desk.hello(b"a", 0, 1) == (messages.Welcome(1, b"instance", SEED, BLOCK_SIZE, 0),)
 
 
 def test_a_placement_is_answered_under_its_serial(desk: Desk) -> None:

@@ -9,8 +9,10 @@ assert core.steps() == ["a", "b"]
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from preble_plugin.bench.tiny_model import make_tiny_model
 from tests.engines import TINY_MODEL
@@ -24,7 +26,8 @@ class Core:
 
     `kind` is its class; `more` are engine arguments. With `ahead` a step is scheduled
     before the outcome of the one before is known, as under async scheduling.
-    `attention` says of each group of layers whether its window is limited, in tokens.
+    `attention` says of each group of layers whether its window is limited, in tokens,
+    `speculation` is what a `SpeculativeConfig` has.
     """
 
     def __init__(
@@ -34,10 +37,12 @@ class Core:
         blocks: int = 1000,
         ahead: bool = False,
         attention: Sequence[int | None] = (None,),
+        speculation: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
         import torch
         from vllm import AsyncEngineArgs, SamplingParams
+        from vllm.config import KVEventsConfig, SpeculativeConfig
         from vllm.utils.hashing import sha256
         from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
         from vllm.v1.kv_cache_interface import (
@@ -50,10 +55,21 @@ class Core:
         from vllm.v1.request import Request
         from vllm.v1.structured_output import StructuredOutputManager
 
-        given = {"block_size": BLOCK, "max_model_len": 8192, "enable_prefix_caching": True, **more}
+        events = KVEventsConfig(enable_kv_cache_events=True, publisher="null")
+        given = {
+            "block_size": BLOCK,
+            "max_model_len": 8192,
+            "enable_prefix_caching": True,
+            "kv_events_config": events,
+            **more,
+        }
         config = AsyncEngineArgs(model=str(make_tiny_model(TINY_MODEL)), **given)
         config = config.create_engine_config()
         config.cache_config.num_gpu_blocks = blocks
+        if speculation is not None:
+            config.speculative_config = object.__new__(SpeculativeConfig)
+            config.speculative_config.__dict__.update(speculation)
+        self.config = config
         shape = {"block_size": BLOCK, "num_kv_heads": 2, "head_size": 64, "dtype": torch.float32}
         groups = [
             KVCacheGroupSpec(
@@ -71,8 +87,11 @@ class Core:
             block_size=BLOCK,
             log_stats=True,
         )
+        self.scheduler.kv_event_publisher = self
         init_none_hash(sha256)
-        self._hasher = get_request_block_hasher(BLOCK, sha256)
+        ahead_of_blocks = getattr(config, "num_hash_lookahead_tokens", 0)
+        lookahead = (ahead_of_blocks,) if ahead_of_blocks else ()
+        self._hasher = get_request_block_hasher(BLOCK, sha256, *lookahead)
         self._ahead = ahead
         self._scheduled: deque[Any] = deque()
         self._request, self._sampling = Request, SamplingParams
@@ -84,8 +103,14 @@ class Core:
         self.computed = 0
         """Tokens that the last step computed."""
         self.preempted = 0
+        self.published: list[bytes] = []
+        """Batches of events, as on the wire."""
         self.arrived: set[str] = set()
         """Requests whose blocks a KV connector has brought by the next outcome."""
+
+    def publish(self, batch: Any) -> None:
+        """Take what the scheduler publishes."""
+        self.published.append(msgspec.msgpack.encode(batch))
 
     def request(self, name: str, prompt: Sequence[int], **more: Any) -> Any:
         """A request of vLLM; `tokens` is how many it is told."""
