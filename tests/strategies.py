@@ -35,9 +35,11 @@ def wire_events(draw: st.DrawFn) -> Any:
                 "block_size": block_size,
             }
             if draw(st.booleans()):
-                event[draw(st.sampled_from([*event, "extra_keys", "group_idx", "lookahead_token_ids"]))] = draw(
-                    _wire_values
-                )
+                event[
+                    draw(
+                        st.sampled_from([*event, "extra_keys", "group_idx", "lookahead_token_ids"])
+                    )
+                ] = draw(_wire_values)
             return event
         case "removed":
             return {"type": "BlockRemoved", "block_hashes": hashes, "medium": draw(_wire_values)}

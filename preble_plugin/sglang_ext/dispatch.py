@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from preble_plugin.adapter.faults import Faults
 from preble_plugin.adapter.prompts import prompt_keys
+from preble_plugin.core.block_keys import BlockHasher
 from preble_plugin.core.request import Finished, Outcome, Request
 from preble_plugin.service.interface import Unplaced
 from preble_plugin.service.local import LocalFrontend
@@ -111,10 +112,11 @@ class Dispatch:
         if fixed is None and facts.session_id is not None:
             fixed = self._sessions.get(facts.session_id)
             fixed = fixed if fixed in ranks else None
-        space = _tenant(facts).namespace
+        space, hasher = _tenant(facts).namespace, self._frontend.hasher
+        tokens = looked_up(hasher, facts.tokens)
         return Request(
             request_id=facts.request_id,
-            keys=prompt_keys(self._frontend.hasher, facts.tokens, space, (), self._metrics),
+            keys=prompt_keys(hasher, tokens, space, (), self._metrics),
             prompt_tokens=facts.prompt_tokens,
             external_id=facts.request_id,
             max_output_tokens=facts.max_output_tokens,
@@ -231,6 +233,12 @@ class Dispatch:
 
     def _tell(self, rank: int, outcome: Outcome) -> None:
         self._frontend.observe(rank, [outcome], time.monotonic())
+
+
+def looked_up(hasher: BlockHasher | None, tokens: Sequence[int] | None) -> Sequence[int] | None:
+    """What SGLang looks up of a prompt: all but its last token (`Req._compute_max_prefix_len`).
+    Only where keys are pairs of tokens does a page more or less depend on it."""
+    return tokens[:-1] if hasher and hasher.lookahead_tokens and tokens else tokens
 
 
 def _tenant(facts: RequestFacts) -> Tenant:

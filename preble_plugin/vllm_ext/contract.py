@@ -69,6 +69,14 @@ def _asks_a_queue(scheduler: Any) -> bool:
     return asked <= set(dir(WaitingQueue))
 
 
+def _states_lookahead(event: Any) -> bool:
+    from vllm.config import VllmConfig
+
+    return not hasattr(event, "lookahead_token_ids") or hasattr(
+        VllmConfig, "num_hash_lookahead_tokens"
+    )
+
+
 LAUNCH: Final = touches(
     {
         "vllm.version:__version__": (),
@@ -94,6 +102,9 @@ LAUNCH: Final = touches(
         "vllm.config:SchedulerConfig": [has("scheduler_cls async_scheduling get_scheduler_cls")],
         "vllm.config.kv_events:KVEventsConfig": [
             has("enable_kv_cache_events publisher endpoint replay_endpoint topic buffer_steps")
+        ],
+        f"{_EVENTS}:BlockStored": [
+            probe("VllmConfig states how far its hashes look ahead", _states_lookahead)
         ],
         f"{_EVENTS}:ZmqEventPublisher.offset_endpoint_port": [static, TELLS_RANKS_APART],
         f"{_EVENTS}:ZmqEventPublisher._bind": (),

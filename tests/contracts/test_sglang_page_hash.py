@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from preble_plugin.core import Finished, Request, Scheduler, Trust
 from preble_plugin.feed.wire import Batch, decode
+from preble_plugin.sglang_ext.dispatch import looked_up
 from preble_plugin.sglang_ext.page_hash import (
     HashForm,
     digest,
@@ -176,6 +178,42 @@ def test_tenants_are_told_apart_on_the_wire_as_far_as_the_form_does(
             [store] = tenants.translate(0, batch.events)
             assert store.namespace == owner.namespace, (kind, dynamo, tenant)  # type: ignore[union-attr]
         assert not dynamo or len(owner_of) == len(TENANTS), kind
+
+    each_cache(check, page_size, bigram)
+
+
+@pytest.mark.parametrize("bigram", [False, True], ids=["tokens", "pairs"])
+@pytest.mark.parametrize("page_size", PAGE_SIZES)
+def test_a_prompt_is_predicted_to_find_what_it_finds(page_size: int, bigram: bool) -> None:
+    """Prompts that part at a page's end and around it; a prompt is looked up without its
+    last token (`Req.init_next_round_input`)."""
+    from sglang.srt.mem_cache.base_prefix_cache import MatchPrefixParams
+    from sglang.srt.mem_cache.radix_cache import RadixKey
+
+    shared = prompt(page_size, bigram)
+    prompts = [
+        [*shared[: page_size * pages + more], *range(200_000 + length, 200_000 + 2 * length)]
+        for pages, more, length in product((1, 2, 3), (-1, 0, 1), (1, 2, page_size, 2 * page_size))
+    ]
+
+    def check(kind: str, dynamo: bool, cache: Any) -> None:
+        cache.take_events()
+        # There are no pages of memory behind the cache that it could give back.
+        cache.token_to_kv_pool_allocator = SimpleNamespace(free_segment=lambda *_, **__: None)
+        made = Scheduler(page_size, lookahead_tokens=int(bigram))
+        made.add_replica(0)
+        made.set_trust(0, Trust.EXACT)
+        for tokens in [*prompts, *prompts]:
+            keys = made.hasher.prompt_keys(looked_up(made.hasher, tokens) or ())
+            placed = made.place(Request("a", keys, len(tokens)), 0.0)
+            made.observe(0, [Finished("a", 0, aborted=True)], 0.0)
+            key = RadixKey(array("q", tokens), limit=len(tokens) - 1)
+            found = cache.match_prefix(MatchPrefixParams(key=key)).device_prefix_len
+            assert placed.cached_tokens == found, (kind, dynamo, len(tokens))
+            insert(cache, tokens, PLAIN, cached=found)
+            batch = decode(msgspec.msgpack.encode([1.0, cache.take_events(), 0]))
+            assert isinstance(batch, Batch)
+            assert made.apply(0, batch.events, 0.0) == 0
 
     each_cache(check, page_size, bigram)
 

@@ -138,7 +138,7 @@ def test_prompts_that_part_around_a_blocks_end(speculation: Mapping[str, Any] | 
 
 
 def test_what_was_generated_is_found_by_the_next_turn(
-    speculation: Mapping[str, Any] | None
+    speculation: Mapping[str, Any] | None,
 ) -> None:
     pair = Pair(speculation)
     prompt = tokens(1, 3 * BLOCK - 5)

@@ -20,7 +20,7 @@ def topology(ranks: int = 2, local: int | None = None, hybrid: bool = False) -> 
 def facts(
     ranks: tuple[int, ...] = (0, 1), told: dict[int, EventsConfig] | None = None
 ) -> EngineFacts:
-    return EngineFacts(ranks, 32, 100, 0, 256, told or {})
+    return EngineFacts(ranks, 32, 100, 0, 0, 256, told or {})
 
 
 def published(endpoint: str, replay: str | None = None, topic: str = "") -> EventsConfig:
