@@ -164,7 +164,9 @@ class Tenants:
         return owner
 
     def _recognised(self, pages: _FirstPages, event: Store) -> Namespace:
-        tokens = [*event.tokens[: self._page_size], *(event.lookahead[0] if self._bigram else ())]
+        tokens = list(event.tokens[: self._page_size])
+        if self._bigram and event.lookahead:
+            tokens += event.lookahead[0]
         if event.block_size != self._page_size or len(tokens) < self._needed:
             return ()
         try:
