@@ -122,6 +122,9 @@ class _Heard:
     async def text(self, path: str) -> str:
         return await self._ask.text(path)
 
+    async def rpc(self, method: str) -> bytes:
+        return await self._ask.rpc(method)
+
 
 async def look_at_tokenizer(
     findings: Findings, facts: Facts, ask: Ask, given: str | None, is_on: bool

@@ -22,6 +22,7 @@ from yarl import URL
 from preble_plugin.core import ReplicaId
 from preble_plugin.serve.config import BackendConfig
 from preble_plugin.serve.facts import Dialect, Facts
+from preble_plugin.serve.kinds import Kind
 from preble_plugin.serve.learning import DIALECTS, HttpAsk
 
 
@@ -71,6 +72,8 @@ class Backend:
         self.facts: Facts | None = None
         self.exact = False
         """Whether its events can be matched with what is placed on it."""
+        self.tells_hits: set[Kind] = set()
+        """The kinds of answers in which it has told what it found cached."""
         self.failures = 0
         """Looks in a row that failed."""
         self.in_flight = 0
@@ -113,4 +116,7 @@ class Backend:
             headers["Authorization"] = self.authorization
         if self.host_field is not None:
             headers["Host"] = self.host_field
-        return HttpAsk(session, self.base, headers, self.options, timeout_seconds)
+        port = self.config.grpc_port
+        shown = f"[{self.host}]" if ":" in self.host else self.host
+        target = None if port is None else f"{shown}:{port}"
+        return HttpAsk(session, self.base, headers, self.options, timeout_seconds, target)

@@ -72,6 +72,8 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """Its data-parallel ranks, where it does not say."""
     events: Events | None = None
     """Where its cache events are read, where it does not say."""
+    grpc_port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
+    """`--grpc-port` of vLLM's Rust front end, which tells block and cache size there."""
 
 
 class ServeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

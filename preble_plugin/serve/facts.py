@@ -16,13 +16,16 @@ class AskError(RuntimeError):
 
 
 class Ask(Protocol):
-    """Asks one backend. Both raise `AskError`."""
+    """Asks one backend. All raise `AskError`."""
 
     async def json(self, path: str, body: object = None) -> Any:
         """What it answers to GET, or with `body` to POST, as Python objects."""
 
     async def text(self, path: str) -> str:
         """What it answers to GET."""
+
+    async def rpc(self, method: str) -> bytes:
+        """The message it answers to an empty one, over gRPC."""
 
 
 class Facts(msgspec.Struct, frozen=True):

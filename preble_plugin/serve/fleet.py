@@ -190,6 +190,7 @@ class Fleet:
         again = backend.state is State.EJECTED
         news = backend.facts is None or facts != backend.facts
         backend.facts = facts
+        backend.tells_hits.clear()
         pool = await self.pools.made(facts, backend.dialect)
         ask = backend.ask(self._session, self.config.health_timeout_seconds)
         differs = await pool.prompts.differences(ask, facts.model)

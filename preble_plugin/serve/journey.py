@@ -4,6 +4,8 @@
    least busy backend that was not tried, and the scheduler is told where.
 2. Its first token and its end are told once each, whatever happens: an answer, an error, a
    client that left.
+3. vLLM's Rust front end leaves out what it found cached where that is nothing. So of a
+   backend that has told a hit before, usage without one tells that nothing was found.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Journey:
         self._single = single
         self._told_by_events = told_by_events
         self._replica: ReplicaId | None = None
+        self._backend: Backend | None = None
         self._began = False
         self._tried: set[str] = set()
 
@@ -43,7 +46,8 @@ class Journey:
         """The backend to send it to, and its rank there; None where none is left."""
         found = self._place() if not self._tried else self._elsewhere()
         if found is not None:
-            self._tried.add(found[0].name)
+            self._backend = found[0]
+            self._tried.add(self._backend.name)
         return found
 
     def anywhere(self) -> None:
@@ -59,7 +63,7 @@ class Journey:
         """Its answer is complete."""
         reading = self.reading
         outcomes: list[Outcome] = []
-        cached = reading.cached_tokens if self._single else None
+        cached = self._cached_tokens() if self._single else None
         if not self._began or cached is not None:
             outcomes.append(FirstToken(self._request.request_id, cached, timed=False))
         outcomes.append(
@@ -83,6 +87,16 @@ class Journey:
             )
             self._tell([end])
             self._replica = None
+
+    def _cached_tokens(self) -> int | None:
+        reading, cached = self.reading, self.reading.cached_tokens
+        if self._backend is None:
+            return cached
+        if cached is not None:
+            self._backend.tells_hits.add(reading.kind)
+        elif reading.has_usage and reading.kind in self._backend.tells_hits:
+            return 0
+        return cached
 
     def _place(self) -> tuple[Backend, int] | None:
         pool, began = self._pool, time.perf_counter()

@@ -22,12 +22,13 @@ from preble_plugin.serve.config import BackendConfig
 from preble_plugin.serve.facts import Ask, AskError, Dialect, Facts
 from preble_plugin.serve.other_http import OtherHttp
 from preble_plugin.serve.sglang_http import SglangHttp
-from preble_plugin.serve.vllm_http import VllmHttp
+from preble_plugin.serve.vllm_http import RUST, VllmHttp
 from preble_plugin.service.interface import EventSource
 
 DIALECTS: Final[dict[str, Dialect]] = {
     one.engine: one for one in (VllmHttp(), SglangHttp(), OtherHttp())
 }
+_OWNERS: Final = {**DIALECTS, RUST: DIALECTS[VllmHttp.engine]}
 _MOST_BYTES: Final = 32 << 20
 _TCP: Final = re.compile(r"tcp://(.+):(\d+)")
 _WILDCARDS: Final = {"*", "0.0.0.0", "::", "[::]"}
@@ -42,7 +43,8 @@ class Answered(NamedTuple):
 
 
 class HttpAsk:
-    """Asks one backend at `base` over `session`, with its key if it has one."""
+    """Asks one backend at `base` over `session`, with its key if it has one; over gRPC at
+    `rpc_target`, HOST:PORT, in plain text and without a key."""
 
     def __init__(
         self,
@@ -51,9 +53,11 @@ class HttpAsk:
         headers: dict[str, str],
         options: dict[str, Any],
         timeout_seconds: float,
+        rpc_target: str | None = None,
     ) -> None:
         self._session = session
         self._base = base
+        self._rpc_target = rpc_target
         self._headers = headers
         self._options = options
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
@@ -78,6 +82,21 @@ class HttpAsk:
     async def text(self, path: str) -> str:
         """What it answers to GET. Raises `AskError`."""
         return (await self._good(path)).decode("utf-8", "replace")
+
+    async def rpc(self, method: str) -> bytes:
+        """The message it answers to an empty one. Raises `AskError`."""
+        if self._rpc_target is None:
+            raise AskError("give its --grpc-port as 'grpc_port' of this backend")
+        try:
+            from grpc import RpcError, aio
+        except ImportError:
+            raise AskError("'grpc_port' needs grpcio: pip install 'preble-plugin[grpc]'") from None
+        try:
+            async with aio.insecure_channel(self._rpc_target) as channel:
+                call = channel.unary_unary(method)(b"", timeout=self._timeout.total)
+                return bytes(await call)
+        except RpcError as error:
+            raise AskError(f"{method} at {self._rpc_target}: {error.details()}") from None
 
     async def _good(self, path: str, body: object = None) -> bytes:
         status, _, found = await self.answer(path, body)
@@ -120,7 +139,7 @@ async def learn(ask: Ask, config: BackendConfig, host: str) -> Facts:
         card for card in data or () if isinstance(card, dict) and isinstance(card.get("id"), str)
     )
     owner = cards[0].get("owned_by") if cards else None
-    facts = await DIALECTS.get(str(owner), DIALECTS["unknown"]).learn(ask, cards)
+    facts = await _OWNERS.get(str(owner), DIALECTS["unknown"]).learn(ask, cards)
     events = facts.events
     ranks = config.ranks or facts.ranks
     if config.events is not None:

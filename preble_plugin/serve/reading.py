@@ -57,10 +57,11 @@ class Reading:
 
     __slots__ = (
         *("_answer", "_events", "_marks", "_rest", "_usage", "_usage_event"),
-        "started",
+        *("kind", "started"),
     )
 
     def __init__(self, kind: Kind) -> None:
+        self.kind = kind
         self.started = False
         """Output has come."""
         self._rest = b""
@@ -122,6 +123,11 @@ class Reading:
         details = usage.prompt_tokens_details or usage.input_tokens_details
         found: int | None = details.cached_tokens if details else usage.cached_tokens
         return found
+
+    @property
+    def has_usage(self) -> bool:
+        """Whether it told what it used."""
+        return self._usage is not None
 
     @property
     def output_tokens(self) -> int:

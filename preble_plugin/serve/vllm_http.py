@@ -1,4 +1,4 @@
-"""vLLM over HTTP (0.28 to 0.32).
+"""vLLM over HTTP (0.28 to 0.32), its Python front end and its Rust one.
 
 - `/v1/models` (entrypoints/openai/models/protocol.py): `root` is the model as launched,
   `parent` is set for LoRA adapters.
@@ -7,6 +7,8 @@
   those of all ranks together (v1/engine/core_client.py `_apply_ready_response`).
 - `/kv_event_sources` (entrypoints/serve/instrumentator/basic.py, from 0.31): each rank's
   `KVEventsConfig` with its own endpoints.
+- The Rust front end has another owner in `/v1/models` and no `vllm:cache_config_info`. Over
+  gRPC, `/vllm.Control/GetServerInfo` tells the same, in numbered fields of protocol buffers.
 - Answers are named after `X-Request-Id` (entrypoints/openai/*/serving.py).
 """
 
@@ -21,7 +23,12 @@ from preble_plugin.serve.facts import Ask, AskError, Facts, base_model, whole
 from preble_plugin.serve.kinds import Kind
 from preble_plugin.service.interface import EventSource
 
+RUST: Final = "vllm-frontend-rs"
+"""The owner of the models behind the Rust front end."""
 _CACHE: Final = "vllm:cache_config_info"
+_SERVER_INFO: Final = "/vllm.Control/GetServerInfo"
+_PARALLEL, _BLOCK_SIZE, _BLOCKS, _ATTENTION_BLOCK_SIZE = 4, 6, 7, 14
+"""Fields of its answer; of the first, field 3 is the number of ranks."""
 _PREFIXES: Final = {Kind.CHAT: "chatcmpl-", Kind.COMPLETION: "cmpl-"}
 
 
@@ -39,23 +46,30 @@ class VllmHttp:
         remarks: list[str] = []
         caches = await self._caches(ask)
         told = {cache.get("enable_prefix_caching") for cache in caches}
-        if not caches:
+        first = caches[0] if caches else {}
+        ranks = len(caches)
+        block_size, blocks = whole(first.get("block_size")), whole(first.get("num_gpu_blocks"))
+        if cards[0].get("owned_by") == RUST:
+            try:
+                ranks, block_size, blocks = _server_info(await ask.rpc(_SERVER_INFO))
+            except AskError as error:
+                remarks.append(f"its block size is not known: {error}")
+        elif not caches:
             remarks.append("its /metrics does not tell its block size")
-        elif "False" in told:
+        if "False" in told:
             remarks.append("prefix caching is off: no prompt will be found there")
         sources = await self._sources(ask)
         root = next((card.get("root") for card in cards if card["id"] == model), None)
-        first = caches[0] if caches else {}
-        block_size, blocks = whole(first.get("block_size")), whole(first.get("num_gpu_blocks"))
+        ranks = max(ranks, len(sources), 1)
         return Facts(
             engine=self.engine,
             cards=cards,
             model=model,
             adapters=adapters,
             tokenizer=root if isinstance(root, str) else None,
-            ranks=max(len(caches), len(sources), 1),
+            ranks=ranks,
             block_size=block_size,
-            capacity_tokens=blocks // len(caches) * block_size if blocks and block_size else None,
+            capacity_tokens=blocks // ranks * block_size if blocks and block_size else None,
             prefix_caching=False if "False" in told else True if "True" in told else None,
             events=sources,
             remarks=tuple(remarks),
@@ -110,6 +124,48 @@ class VllmHttp:
             return ()
         ranks = sorted((rank for rank in told if rank.isdigit()), key=int)
         return tuple(_source(told[rank]) for rank in ranks)
+
+
+def _server_info(message: bytes) -> tuple[int, int | None, int | None]:
+    """Its ranks, tokens of a block, and blocks of all ranks. Raises `AskError`."""
+    try:
+        fields = _fields(message)
+        parallel = _fields(fields.get(_PARALLEL, b""))
+    except (IndexError, TypeError, ValueError):
+        raise AskError(f"{_SERVER_INFO} is answered with what cannot be read") from None
+    block_size = whole(fields.get(_ATTENTION_BLOCK_SIZE)) or whole(fields.get(_BLOCK_SIZE))
+    return whole(parallel.get(3)) or 1, block_size, whole(fields.get(_BLOCKS))
+
+
+def _fields(message: bytes) -> dict[int, Any]:
+    """The integers and the parts of a message of protocol buffers, by their numbers.
+    Raises IndexError, TypeError or ValueError for any other."""
+    found: dict[int, Any] = {}
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while (byte := message[at]) & 0x80:
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            at += 1
+        at += 1
+        return value | byte << shift
+
+    while at < len(message):
+        field, wire = divmod(number(), 8)
+        if wire == 0:
+            found[field] = number()
+        elif wire == 2:
+            size = number()
+            found[field] = message[at : at + size]
+            at += size
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
+        else:
+            raise ValueError(wire)
+    return found
 
 
 def _source(told: object) -> EventSource | None:

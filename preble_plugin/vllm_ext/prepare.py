@@ -7,7 +7,8 @@
 3. The ranks are told to publish their cache events.
 4. vLLM's client is replaced by ours, which finds its plan by its configuration.
 5. The ranks are given a scheduler class that takes up what waits in our order. Where
-   there is one rank, or an offline engine, nothing is placed, and this is all.
+   there is one rank, an offline engine or the Rust front end, nothing is placed, and this
+   is all.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from preble_plugin.vllm_ext.facts import Topology
 from preble_plugin.vllm_ext.known import VLLM
 from preble_plugin.vllm_ext.placement import check_client, dispatch_for
 from preble_plugin.vllm_ext.plan import Plan, keep
-from preble_plugin.vllm_ext.refusals import check_engine, check_events
+from preble_plugin.vllm_ext.refusals import RUST_DISPATCHES, check_engine, check_events
 
 _kept: Final[list[SchedulerProcess]] = []
 """What lives as long as this process."""
@@ -53,8 +54,11 @@ def prepare(
                 "off: dp_scheduler has no effect."
             ]
         return [*warnings, *_queue(config)]
-    check_engine(topology, hooks.rust_frontend(), queued)
     check_settings(settings)
+    rust = hooks.rust_frontend()
+    if topology.ranks > 1 and rust and queued and (auto or settings.local_queue == "on"):
+        return [*warnings, RUST_DISPATCHES, *_queue(config)]
+    check_engine(topology, rust, queued)
     if topology.ranks > 1:
         warnings += _place(config, settings, topology, headless, auto)
     return [*warnings, *_queue(config)] if queued else warnings

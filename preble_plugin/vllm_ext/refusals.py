@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from preble_plugin.adapter.event_endpoints import EventsConfig, unreadable
 from preble_plugin.adapter.refusals import INSTEAD, CannotWork
 from preble_plugin.vllm_ext.facts import Topology
+
+RUST_DISPATCHES: Final = (
+    "vLLM's Rust front end dispatches requests among the ranks, by load, and preble orders those "
+    "that wait in each rank: put `preble serve` in front to have them placed too."
+)
 
 
 def check_engine(topology: Topology, rust_frontend: bool, local_queue: bool) -> None:
@@ -14,8 +21,9 @@ def check_engine(topology: Topology, rust_frontend: bool, local_queue: bool) -> 
         return
     if rust_frontend:
         raise CannotWork(
-            "--dp-scheduler preble works in vLLM's Python API servers and the Rust front end "
-            f"takes their place: unset VLLM_USE_RUST_FRONTEND, {INSTEAD}."
+            "--dp-scheduler preble places requests in vLLM's Python API servers and the Rust front "
+            "end takes their place: put `preble serve` in front, and set local_queue to on for the "
+            f"order in each rank; or unset VLLM_USE_RUST_FRONTEND, {INSTEAD}."
         )
     if topology.external:
         raise CannotWork(

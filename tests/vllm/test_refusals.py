@@ -120,11 +120,29 @@ def test_what_cannot_work_is_left_to_vllm_under_auto(
     assert warning.getMessage().startswith("vLLM's own dispatch is used. --dp-scheduler preble")
 
 
-def test_the_rust_front_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dispatch_in_a_rust_front_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
-    with pytest.raises(ValueError, match=r"Rust front end .*: unset VLLM_USE_RUST_FRONTEND"):
-        serve_config(*PREBLE)
-    assert plan_of(serve_config(*AUTO)) is None
+    for local_queue in ("auto", "off"):
+        with pytest.raises(ValueError, match=r"Rust front end .*: put `preble serve` in front"):
+            serve_config(*PREBLE, "--dp-scheduler-config.local_queue", local_queue)
+    off = serve_config(*AUTO, "--dp-scheduler-config.local_queue", "off")
+    assert (plan_of(off), off.scheduler_config.scheduler_cls) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "arguments", [AUTO, (*PREBLE, "--dp-scheduler-config.local_queue", "on")], ids=str
+)
+def test_the_ranks_behind_a_rust_front_end_have_the_local_queue(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, told: list[logging.LogRecord]
+) -> None:
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    config = serve_config(*arguments)
+    assert plan_of(config) is None
+    assert config.kv_events_config is None
+    assert config.scheduler_config.scheduler_cls.endswith(".PrebleScheduler")
+    (warning,) = told
+    assert warning.getMessage().startswith("vLLM's Rust front end dispatches requests")
+    assert "put `preble serve` in front" in warning.getMessage()
 
 
 # --- versions, and what another plugin does ---
