@@ -103,7 +103,7 @@ class Bookings:
             replica.expectations.begin(request_id, path, first)
         prompt_tokens = request.prompt_tokens
         output_tokens = replica.output_lengths.expected(request.max_output_tokens)
-        if started:
+        if started or not request.computes:
             replica.load.resumed(request_id, prompt_tokens, output_tokens, now)
         else:
             replica.load.placed(request_id, chosen.miss_tokens, prompt_tokens, output_tokens, now)

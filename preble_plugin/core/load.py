@@ -155,8 +155,9 @@ class ReplicaLoad:
     def resumed(
         self, request_id: str, prompt_tokens: int, expected_output_tokens: int, now: float
     ) -> None:
-        """A request runs here that had its first token before this load was kept:
-        it is counted, and teaches nothing. O(1)."""
+        """A request runs here of which no prefill is to be waited for: it had its first
+        token before this load was kept, or another server computes its prompt. Of one
+        whose first token comes yet, the decode teaches. O(1)."""
         self.placed(request_id, 0, prompt_tokens, expected_output_tokens, now)
         self._calibration.passed(now, len(self._running), self._running_context)
         request = self._waiting.pop(request_id)
@@ -169,11 +170,13 @@ class ReplicaLoad:
         """The first tokens of one engine output message. Where the engine says
         what it found cached, the time model learns from that; from one whose time is
         not its own it learns nothing."""
-        self._calibration.passed(now, len(self._running), self._running_context)
+        mark = self._calibration.passed(now, len(self._running), self._running_context)
         started: list[_Request] = []
         for outcome in outcomes:
             request = self._waiting.pop(outcome.request_id, None)
             if request is None:
+                if outcome.timed and (request := self._running.get(outcome.request_id)):
+                    request.began = request.began or mark
                 continue
             self._count_waiting(request, -1)
             if outcome.cached_tokens is not None:

@@ -48,6 +48,9 @@ class Request(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     reads_cache: bool = True
     """False where the engine skips its prefix cache for this request
     (vLLM: `skip_reading_prefix_cache`): hits are then zero."""
+    computes: bool = True
+    """False where another server computed the prompt, and its blocks are transferred here
+    (vLLM: `do_remote_prefill`): no prefill is booked for it, and it teaches none."""
 
     def __post_init__(self) -> None:
         if len(self.keys) % KEY_BYTES:

@@ -153,7 +153,10 @@ CLIENT: Final = touches(
         "vllm.lora.request:LoRARequest": [has("lora_name adapter_id")],
         "vllm.multimodal.inputs:MultiModalFeatureSpec": [has("identifier mm_position")],
         "vllm.multimodal.inputs:PlaceholderRange": [has("offset length")],
-        "vllm.sampling_params:SamplingParams": [has("max_tokens stop skip_reading_prefix_cache")],
+        "vllm.sampling_params:SamplingParams": [
+            has("max_tokens stop skip_reading_prefix_cache extra_args")
+        ],
+        "vllm.v1.request:Request.__init__": [mentions("extra_args kv_transfer_params")],
         "vllm.pooling_params:PoolingParams.skip_reading_prefix_cache": (),
         "vllm.v1.pool.late_interaction:get_late_interaction_engine_index": [called(None, 2)],
     }

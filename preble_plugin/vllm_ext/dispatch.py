@@ -7,9 +7,11 @@
    flight until the engine says that it finished, or it is aborted.
 3. Parts of a streaming input share a request id: they go, in order, to the rank
    where the first went, which vLLM sees to.
-4. In shadow mode vLLM chooses the rank of all requests whose rank the user left open,
+4. On a decode server the prompts come from prefill servers: such a request is placed by
+   load, is no prefill work, and its hit, which saves a transfer, is not predicted.
+5. In shadow mode vLLM chooses the rank of all requests whose rank the user left open,
    and the front end is told what it chose, to say what would have been chosen.
-5. What goes wrong here is counted by cause and logged once; vLLM then places
+6. What goes wrong here is counted by cause and logged once; vLLM then places
    the request by load, and that is accounted for.
 """
 
@@ -154,7 +156,8 @@ class Dispatch:
             priority=facts.priority,
             session_id=facts.session_id,
             fixed_replica=self._ranks[fixed] if fixed is not None else None,
-            reads_cache=facts.reads_cache,
+            reads_cache=facts.reads_cache and facts.computes,
+            computes=facts.computes,
         )
 
     def chosen(self, request: Any, rank: int) -> None:
@@ -182,7 +185,8 @@ class Dispatch:
                     continue
                 known.output_tokens += output.new_tokens
                 if output.prefilled:
-                    outcomes.append(FirstToken(output.request_id, output.cached_tokens))
+                    cached = output.cached_tokens if known.computes else None
+                    outcomes.append(FirstToken(output.request_id, cached))
                 if output.finished and not known.resumable:
                     del in_flight[output.request_id]
                     outcomes.append(

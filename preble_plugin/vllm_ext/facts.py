@@ -64,6 +64,8 @@ class RequestFacts(NamedTuple):
     session_id: str | None
     fixed_index: int | None
     reads_cache: bool
+    computes: bool
+    """False where a KV connector brings the prompt from the server that computed it."""
     stops_on_text: bool
     """It has stop strings: the front end ends it, through an abort."""
     resumable: bool

@@ -395,10 +395,14 @@ def speculation(config: Any) -> tuple[int, int]:
 def request_facts(request: Any) -> RequestFacts:
     """`EngineCoreRequest`, `vllm/lora/request.py: LoRARequest`,
     `vllm/multimodal/inputs.py: MultiModalFeatureSpec`, and
-    `skip_reading_prefix_cache` of `SamplingParams` and `PoolingParams`."""
+    `skip_reading_prefix_cache` of `SamplingParams` and `PoolingParams`. A request that asks a
+    decode server to fetch its prompt says so in `SamplingParams.extra_args`
+    (`vllm/v1/request.py: Request.kv_transfer_params`)."""
     sampling, lora, embeds = request.sampling_params, request.lora_request, request.prompt_embeds
     params = sampling if sampling is not None else request.pooling_params
     tokens = request.prompt_token_ids
+    extra = (sampling.extra_args if sampling is not None else None) or {}
+    transfer = extra.get("kv_transfer_params") or {}
     length = len(tokens) if tokens is not None else 0 if embeds is None else len(embeds)
     return RequestFacts(
         request_id=request.request_id,
@@ -417,6 +421,7 @@ def request_facts(request: Any) -> RequestFacts:
         session_id=request.session_id,
         fixed_index=request.data_parallel_rank,
         reads_cache=not params.skip_reading_prefix_cache,
+        computes=not transfer.get("do_remote_prefill"),
         stops_on_text=bool(sampling is not None and sampling.stop),
         resumable=request.resumable,
     )

@@ -33,10 +33,11 @@ class Asked(NamedTuple):
 class InFlight:
     """A request that a rank has."""
 
-    __slots__ = ("ends_silently", "output_tokens", "rank", "resumable")
+    __slots__ = ("computes", "ends_silently", "output_tokens", "rank", "resumable")
 
     def __init__(self, rank: int, facts: RequestFacts) -> None:
         self.rank = rank
+        self.computes = facts.computes
         self.resumable = facts.resumable
         self.ends_silently = facts.resumable or facts.stops_on_text
         self.output_tokens = 0

@@ -569,6 +569,27 @@ def test_request_facts_of_embeddings() -> None:
     assert (found.tokens, found.prompt_tokens) == (None, 7)
 
 
+@pytest.mark.parametrize(
+    ("params", "computes"),
+    [
+        (None, True),
+        ({"do_remote_decode": True}, True),
+        ({"do_remote_prefill": False, "do_remote_decode": True}, True),
+        ({"do_remote_prefill": True, "remote_block_ids": [[1]], "remote_engine_id": "p"}, False),
+    ],
+)
+def test_request_facts_of_prompts_that_a_connector_brings(
+    params: dict[str, Any] | None, computes: bool
+) -> None:
+    from vllm import SamplingParams
+    from vllm.v1.request import Request
+
+    extra = None if params is None else {"kv_transfer_params": params}
+    given = engine_request(sampling_params=SamplingParams(extra_args=extra))
+    assert Request.from_engine_core_request(given, None).kv_transfer_params == params
+    assert hooks.request_facts(given).computes == computes
+
+
 def test_request_facts_of_requests_that_skip_the_cache() -> None:
     from vllm import PoolingParams, SamplingParams
 

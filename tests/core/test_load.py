@@ -296,6 +296,22 @@ def test_many_requests_leave_nothing_behind():
     assert busy.requests_in_window(now) == pytest.approx(18_000, rel=0.02)
 
 
+def test_a_prompt_that_another_server_computes_is_no_prefill_and_teaches_decode_alone():
+    fetching, now, step = load(), 10.0, 0.05
+    before = fetching.model.prefill_seconds(500, 2000)
+    for number in range(40):
+        fetching.resumed(f"{number}", 2000, 41, now)
+        assert (fetching.load_seconds(now), fetching.queued_tokens) == (0.0, 0)
+        now += 9.0
+        first(fetching, f"{number}", now=now, cached=0)
+        now += 40 * step
+        fetching.finished(f"{number}", 41, now)
+
+    assert fetching.model.prefill_seconds(500, 2000) == before
+    assert fetching.model.decode_seconds(40, 2000, 1) == pytest.approx(40 * step, rel=0.15)
+    assert TimeModel().decode_seconds(40, 2000, 1) < 0.5 * 40 * step
+
+
 def test_a_first_token_told_late_frees_the_prefill_and_teaches_nothing():
     told_late, untouched = load(), load()
     told_late.placed("a", 500, 2000, 40, now=10.0)

@@ -108,7 +108,7 @@ async def test_documents_go_to_both_ranks_and_each_hit_is_as_predicted(app: App)
     async def ask_all(document: int) -> list[Receipt]:
         return [await ask(document, question) for question in range(6)]
 
-    receipts = sum(await asyncio.gather(*map(ask_all, range(8))), [])
+    receipts = [one for each in await asyncio.gather(*map(ask_all, range(8))) for one in each]
     again = [one for one in receipts if one.predicted_cached_tokens]
     assert [one.actual_cached_tokens for one in again] == [320] * len(again)
     assert [one.predicted_cached_tokens for one in again] == [320] * len(again)

@@ -75,13 +75,23 @@ class Engine:
         )
 
 
+def sampling(**more: Any) -> Any:
+    values: dict[str, Any] = {
+        "max_tokens": 10,
+        "skip_reading_prefix_cache": False,
+        "stop": [],
+        "extra_args": None,
+    }
+    return SimpleNamespace(**values | more)
+
+
 def request(request_id: str = "a", tokens: Sequence[int] | None = range(100), **more: Any) -> Any:
     values: dict[str, Any] = {
         "request_id": request_id,
         "prompt_token_ids": None if tokens is None else list(tokens),
         "prompt_embeds": None,
         "mm_features": None,
-        "sampling_params": SimpleNamespace(max_tokens=10, skip_reading_prefix_cache=False, stop=[]),
+        "sampling_params": sampling(),
         "pooling_params": None,
         "lora_request": None,
         "cache_salt": None,
@@ -240,8 +250,8 @@ async def test_a_request_that_could_not_be_sent_is_released(
 async def test_a_stop_string_ends_a_request_by_an_abort(
     engine: Engine, frontend: HeldFrontend
 ) -> None:
-    sampling = SimpleNamespace(max_tokens=10, skip_reading_prefix_cache=False, stop=["x"])
-    await engine.add(request(sampling_params=sampling))
+    stops = sampling(stop=["x"])
+    await engine.add(request(sampling_params=stops))
     engine.says(engine.sent[0][1], output("a", tokens=3, cached=0))
     engine.dispatch.aborting(["a"])
     told = receipt(frontend, "a")
@@ -382,13 +392,30 @@ async def test_what_else_a_request_says_is_passed_on(
             external_req_id="cmpl-1",
             priority=3,
             session_id="s",
-            sampling_params=SimpleNamespace(max_tokens=7, skip_reading_prefix_cache=True, stop=[]),
+            sampling_params=sampling(max_tokens=7, skip_reading_prefix_cache=True),
         )
     )
     (asked,) = frontend.asked
     assert (asked.external_id, asked.priority, asked.session_id) == ("cmpl-1", 3, "s")
     assert (asked.max_output_tokens, asked.reads_cache) == (7, False)
     assert asked.prompt_tokens == 100
+
+
+async def test_prompts_that_a_prefill_server_sends_are_placed_by_load_and_are_no_prefill(
+    engine: Engine, frontend: HeldFrontend
+) -> None:
+    fetched = sampling(extra_args={"kv_transfer_params": {"do_remote_prefill": True}})
+    for request_id in ("a", "b", "c"):
+        await engine.add(request(request_id, sampling_params=fetched))
+    status = frontend.status()
+    assert status is not None
+    assert {rank for _, rank in engine.sent} == {0, 1}
+    assert [one.queued_prefill_seconds for one in status.replicas] == [0.0, 0.0]
+
+    rank = dict(engine.sent)["a"]
+    engine.says(rank, output("a", cached=BLOCK))
+    found = receipt(frontend, "a")
+    assert (found.predicted_cached_tokens, found.actual_cached_tokens) == (0, None)
 
 
 # --- ranks that come and go ---
