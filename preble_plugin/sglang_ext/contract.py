@@ -26,6 +26,7 @@ _COMPONENTS: Final = "sglang.srt.managers.scheduler_components"
 _CONTROLLER: Final = "sglang.srt.managers.data_parallel_controller"
 _DPC: Final = f"{_CONTROLLER}:DataParallelController"
 _ENGINE: Final = "sglang.srt.entrypoints.engine"
+_CONN: Final = "sglang.srt.disaggregation.common.conn"
 _EVENTS: Final = "sglang.srt.disaggregation.kv_events"
 _IO: Final = "sglang.srt.managers.io_struct"
 _LOADS: Final = "sglang.srt.managers.load_snapshot"
@@ -151,6 +152,12 @@ CONTROLLER: Final = touches(
 
 SCHEDULER: Final = touches(
     {
+        f"{_CONN}:CommonKVManager.__init__": [mentions("attn_dp_rank system_dp_rank dp_size")],
+        f"{_CONN}:CommonKVSender.__init__": [mentions("_register_prefill_dp_rank")],
+        f"{_CONN}:CommonKVSender._register_prefill_dp_rank": [
+            takes("self"),
+            mentions("kv_mgr attn_dp_rank"),
+        ],
         f"{_SENDER}.socket": (),
         f"{_SENDER}.send_output": [takes("self", "output", "recv_obj")],
         f"{_RESULTS}.process_batch_result_prefill": [

@@ -66,7 +66,9 @@ class Controller:
         self._metrics = PlacementMetrics()
         self._restate()
         self._dispatch = Dispatch(
-            engine, self._frontend, self._metrics, tenants, self._restate, shadow=settings.shadow
+            *(engine, self._frontend, self._metrics, tenants, self._restate),
+            shadow=settings.shadow,
+            computes=not facts.decodes,
         )
         self.serving = False
         """Whether requests are dispatched by us."""

@@ -43,6 +43,8 @@ class Dispatch:
 
     `restate` is called before a request is placed where the ranks that take
     requests are not those of the last time. With `shadow` SGLang's round robin chooses.
+    Where the ranks do not compute prompts (`computes`), a hit saves a transfer only:
+    requests are placed by load, and no hit is predicted.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Dispatch:
         restate: Callable[[], None],
         *,
         shadow: bool = False,
+        computes: bool = True,
     ) -> None:
         self.faults = Faults(hooks.logger(), "SGLang")
         self._controller = controller
@@ -62,6 +65,7 @@ class Dispatch:
         self._tenants = tenants
         self._restate = restate
         self._shadow = shadow
+        self._computes = computes
         self._ranks = hooks.active_ranks(controller)
         self._retired: set[int] = set()
         self._in_flight: dict[str, InFlight] = {}
@@ -123,7 +127,8 @@ class Dispatch:
             priority=facts.priority,
             session_id=facts.session_id,
             fixed_replica=fixed,
-            reads_cache=facts.tokens is not None,
+            reads_cache=facts.tokens is not None and self._computes,
+            computes=self._computes,
         )
 
     def _place(self, asked: Request) -> int | None:
@@ -151,7 +156,7 @@ class Dispatch:
             if facts.tokens is not None:
                 told = self._tenants.placed(rank, facts.tokens, _tenant(facts))
             self._in_flight[asked.request_id] = InFlight(
-                request, rank, told, audited=facts.session_id is None
+                request, rank, told, audited=facts.session_id is None and self._computes
             )
             if facts.session_id is not None:
                 self._sessions[facts.session_id] = rank

@@ -54,6 +54,8 @@ class ControllerFacts(NamedTuple):
     """The hashes of blocks of a named LoRA depend on it, whatever the format."""
     bigram: bool
     """The cache's keys are pairs of tokens (EAGLE)."""
+    decodes: bool
+    """Prompts come from prefill servers (`--disaggregation-mode decode`)."""
 
 
 class RequestFacts(NamedTuple):

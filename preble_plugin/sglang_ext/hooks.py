@@ -49,6 +49,7 @@ _SERVER_ARGS: Final = "sglang.srt.server_args"
 _SENDER: Final = "sglang.srt.managers.scheduler_components.output_sender"
 _RESULTS: Final = "sglang.srt.managers.scheduler_components.batch_result_processor"
 _POLICY: Final = "sglang.srt.managers.schedule_policy"
+_CONN: Final = "sglang.srt.disaggregation.common.conn"
 
 
 def logger() -> logging.Logger:
@@ -309,6 +310,7 @@ def controller_facts(controller: Any) -> ControllerFacts:
         dynamo_format=config.get("format") == "dynamo",
         named_lora=hasattr(events, "KvEventLoraNames"),
         bigram=SpeculativeAlgorithm.from_string(resolved.speculative_algorithm).is_eagle(),
+        decodes=resolved.disaggregation_mode == "decode",
     )
 
 
@@ -627,6 +629,23 @@ def first_tokens(batch: Any) -> list[tuple[str, int]]:
         for request in batch.reqs
         if len(request.output_ids) == 1 and not request.finished()
     ]
+
+
+# --- sglang/srt/disaggregation/common/conn.py ---------------------------------
+
+
+def wrap_prefill_registration() -> None:
+    """In a scheduler process of a prefill server: `CommonKVSender.
+    _register_prefill_dp_rank`, which tells decode servers which rank has a prompt. It names
+    `attn_dp_rank` of its `CommonKVManager`, which is 0 in each replica of `--dp-size`; decode
+    servers look that rank up under the replica's number, `system_dp_rank`."""
+
+    def before(sender: Any) -> None:
+        manager = sender.kv_mgr
+        if manager.system_dp_size > 1:
+            manager.attn_dp_rank = manager.system_dp_rank
+
+    _wrap(f"{_CONN}.CommonKVSender._register_prefill_dp_rank", before, "BEFORE")
 
 
 # --- sglang/srt/managers/schedule_policy.py ------------------------------------

@@ -82,6 +82,7 @@ def controllers() -> Any:
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, engine: Any) -> Any:
     """SGLang's hook registry, empty; what hooks are applied to is restored."""
+    from sglang.srt.disaggregation.common import conn
     from sglang.srt.managers.schedule_policy import SchedulePolicy
     from sglang.srt.managers.scheduler import Scheduler
     from sglang.srt.managers.scheduler_components import batch_result_processor, output_sender
@@ -97,6 +98,7 @@ def registry(monkeypatch: pytest.MonkeyPatch, engine: Any) -> Any:
         (batch_result_processor.SchedulerBatchResultProcessor, "process_batch_result_prefill"),
         (SchedulePolicy, "calc_priority"),
         (Scheduler, "get_new_batch_prefill"),
+        (conn.CommonKVSender, "_register_prefill_dp_rank"),
     ):
         for name in names:
             monkeypatch.setattr(owner, name, inspect.getattr_static(owner, name))
@@ -740,7 +742,7 @@ def test_controller_facts(make_controller: Any) -> None:
         make_controller(kv_events_config=events, max_running_requests=24)
     )
     assert (found.ranks, found.page_size, found.capacity_tokens) == ((0, 1, 2), 16, 8192)
-    assert (found.max_running, found.bigram) == (24, False)
+    assert (found.max_running, found.bigram, found.decodes) == (24, False, False)
     assert found.events == hooks.events_config(events)
     assert (found.dynamo_format, found.named_lora) == (True, since(23))
 
@@ -756,6 +758,10 @@ def test_controller_facts_of_dp_attention(make_controller: Any, tiny_qwen3: str)
     assert re.search(
         r"max_running_requests // (kvc\.ps\.|kvc\.)?attn_dp_size", source(pool_configurator)
     )
+
+
+def test_controller_facts_of_a_decode_server(make_controller: Any) -> None:
+    assert hooks.controller_facts(make_controller(disaggregation_mode="decode")).decodes
 
 
 def test_controller_facts_of_what_nobody_said(controller: Any) -> None:
@@ -1329,6 +1335,34 @@ def test_a_snapshot_is_published_with_each_prefill_result() -> None:
 
 
 # --- sglang/srt/managers/schedule_policy.py; what is done there: test_sglang_local_queue.py ---
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    ("replicas", "attention", "replica"), [(2, 0, 1), (1, 1, 0)], ids=["dp_size", "DP attention"]
+)
+def test_wrap_prefill_registration(
+    registry: Any, replicas: int, attention: int, replica: int, wrapped: bool
+) -> None:
+    """A rank is registered by its number, and by SGLang alone each replica as rank 0."""
+    from sglang.srt.disaggregation.common import conn
+
+    port = free_port()
+    server = conn.CommonKVBootstrapServer("127.0.0.1", port)
+    sender = object.__new__(conn.CommonKVSender)
+    sender.bootstrap_room, sender.bootstrap_server_url = 7, f"127.0.0.1:{port}"
+    sender.kv_mgr = SimpleNamespace(
+        attn_dp_rank=attention, system_dp_size=replicas, system_dp_rank=replica
+    )
+    if wrapped:
+        hooks.wrap_prefill_registration()
+        hooks.apply()
+    try:
+        while not (found := conn.CommonKVReceiver.query_prefill_dp_ranks(f"127.0.0.1:{port}", [7])):
+            sender._register_prefill_dp_rank()
+    finally:
+        server.close()
+    assert found == {"7": 1 if wrapped else attention}
 
 
 def test_wrap_prefill_pass(registry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
