@@ -20,6 +20,7 @@ from preble_plugin.doctor.probe import probe
 from preble_plugin.serve.backend import Backend
 from preble_plugin.serve.facts import Ask, AskError, Facts
 from preble_plugin.serve.learning import learn
+from preble_plugin.serve.vllm_http import RUST
 
 
 async def look_at_engine(
@@ -139,6 +140,8 @@ def _cache(findings: Findings, engine: Engine | None, facts: Facts) -> None:
     else:
         findings.warn("prefix caching", "whether it is on cannot be told", tell)
     if facts.block_size is None:
+        if facts.cards[0].get("owned_by") == RUST:
+            tell = "start it with --grpc-port, and name that to a router here as `grpc_port`"
         findings.warn("blocks", "it does not tell its block size", tell)
         return
     words = f"of {facts.block_size} tokens"

@@ -54,6 +54,14 @@ async def test_prefix_caching_that_is_off(start: Start, options: dict[str, Any],
     assert flag in found.remedy
 
 
+async def test_a_rust_front_door_tells_its_blocks_over_grpc_alone(start: Start) -> None:
+    card = {"id": "tiny", "owned_by": "vllm-frontend-rs", "root": None, "parent": None}
+    answers = {"/metrics": "", "/v1/models": {"data": [card]}}
+    found = the(await look(await start(answers=answers)), "blocks")
+    assert found.remedy is not None
+    assert "--grpc-port" in found.remedy
+
+
 async def test_a_cache_that_is_not_told_of(start: Start) -> None:
     findings = await look(await start(answers={"/metrics": ""}))
     assert bad(findings) == {"prefix caching": "warn", "blocks": "warn"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import openai
 import pytest
@@ -129,6 +130,33 @@ async def test_the_scheduler_hears_of_first_tokens_ends_and_hits(
     assert [one.output_tokens for one in (cold, warm)] == [3, 3]
     assert cold.first_token_seconds is not None
     assert status(app).replicas[0].exact_audits == 2
+
+
+async def post(app: App, path: str, body: dict[str, Any], request_id: str) -> None:
+    async with (
+        client(app) as session,
+        session.post(path, json=body, headers={"X-Request-Id": request_id}) as answer,
+    ):
+        await answer.read()
+
+
+async def test_usage_without_a_hit_tells_of_none_once_a_hit_was_told(
+    engine: MakeEngine, router: MakeRouter
+):
+    """As vLLM's Rust front end answers. What has no usage tells nothing."""
+    one = await engine()
+    app = await router(one)
+    usage = {"stream": True, "stream_options": {"include_usage": True}}
+    for number, (cached, asked) in enumerate(
+        [(None, usage), (64, usage), (None, usage), (None, {"stream": True}), (None, {})]
+    ):
+        one.cached_tokens = cached
+        body = {"prompt": numbers(1, 4), **asked}
+        await post(app, "/v1/completions", body, str(number))
+    await post(app, "/v1/chat/completions", {"messages": []}, "chat")
+    explain = pool(app).frontend.host.explain
+    found = [explain(name)[0].actual_cached_tokens for name in ("0", "1", "2", "3", "4", "chat")]
+    assert found == [None, 64, 0, None, 0, None]
 
 
 async def test_an_answer_that_comes_whole_audits_but_times_nothing(

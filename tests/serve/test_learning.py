@@ -52,10 +52,19 @@ SGLANG_INFO = {
 }
 
 
-class Says:
-    """A backend that answers these paths."""
+RUST_MODELS = {"data": [{**VLLM_MODELS["data"][0], "owned_by": "vllm-frontend-rs"}]}
+SERVER_INFO = (
+    b'\n\x060.32.0\x12\x04vllm\x1a\x131796123870744284601"\x0c\x08\x01\x10\x01\x18\x02(\x010\x01'
+    b"8\x02(\x80@0 8\x80\x80\x01@\x80\x01H\x80\x10Z\x00p "
+)
+"""As vLLM 0.32 said it: 2 ranks, blocks of 32 tokens, 16,384 of them."""
 
-    def __init__(self, **answers: Any) -> None:
+
+class Says:
+    """A backend that answers these paths, and over gRPC with `rpc`."""
+
+    def __init__(self, rpc: bytes | None = None, **answers: Any) -> None:
+        self._rpc = rpc
         self._answers = {"/" + name.replace("__", "/"): told for name, told in answers.items()}
 
     async def json(self, path: str, body: object = None) -> Any:
@@ -65,6 +74,11 @@ class Says:
 
     async def text(self, path: str) -> str:
         return str(await self.json(path))
+
+    async def rpc(self, method: str) -> bytes:
+        if self._rpc is None:
+            raise AskError("it has no port for that")
+        return self._rpc
 
 
 HERE = BackendConfig("http://10.0.0.1:8000")
@@ -99,6 +113,31 @@ async def test_vllm_that_tells_little():
     facts = await learn(Says(v1__models=VLLM_MODELS), HERE, "10.0.0.1")
     assert (facts.ranks, facts.block_size, facts.capacity_tokens) == (1, None, None)
     assert facts.prefix_caching is None
+
+
+async def test_vllm_behind_its_rust_front_end():
+    sources = {"0": SOURCE, "1": {**SOURCE, "endpoint": "tcp://*:4002"}}
+    says = Says(SERVER_INFO, v1__models=RUST_MODELS, kv_event_sources=sources)
+    facts = await learn(says, HERE, "10.0.0.1")
+
+    assert (facts.engine, facts.model, facts.ranks) == ("vllm", "tiny", 2)
+    assert (facts.block_size, facts.capacity_tokens) == (32, 262_144)
+    assert [one.endpoint for one in facts.events if one] == [
+        "tcp://10.0.0.2:4000",
+        "tcp://10.0.0.1:4002",
+    ]
+    assert facts.remarks == ()
+    without_events = await learn(Says(SERVER_INFO, v1__models=RUST_MODELS), HERE, "10.0.0.1")
+    assert (without_events.ranks, without_events.capacity_tokens) == (2, 262_144)
+
+
+@pytest.mark.parametrize("rpc", [None, b"\x0b", b"\x08", b"\x20\x05", b"\xff\xff"])
+async def test_a_rust_front_end_that_does_not_say_its_block_size(rpc: bytes | None):
+    says = Says(rpc, v1__models=RUST_MODELS, kv_event_sources={"0": SOURCE, "1": SOURCE})
+    facts = await learn(says, HERE, "10.0.0.1")
+    assert (facts.engine, facts.ranks, facts.block_size) == ("vllm", 2, None)
+    (remark,) = facts.remarks
+    assert remark.startswith("its block size is not known: ")
 
 
 async def test_sglang():
