@@ -59,6 +59,7 @@ class Backend:
         self.name: Final = f"{shown}:{port}{path}"
         """Its address; names its replicas, with their ranks."""
         self.base: Final = f"{scheme}://{shown}:{port}{path}"
+        self._grpc_target = f"{shown}:{config.grpc_port}" if config.grpc_port else None
         self.authorization = None if key is None else f"Bearer {key}"
         """Sent with requests that bring none. Never logged."""
         self.options = dict(options)
@@ -116,7 +117,5 @@ class Backend:
             headers["Authorization"] = self.authorization
         if self.host_field is not None:
             headers["Host"] = self.host_field
-        port = self.config.grpc_port
-        shown = f"[{self.host}]" if ":" in self.host else self.host
-        target = None if port is None else f"{shown}:{port}"
+        target = self._grpc_target
         return HttpAsk(session, self.base, headers, self.options, timeout_seconds, target)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from preble_plugin.core import Finished, FirstToken, Outcome, Placement, ReplicaId, Request
 from preble_plugin.serve.backend import Backend, State
+from preble_plugin.serve.kinds import Kind
 from preble_plugin.serve.pool import Pool
 from preble_plugin.serve.reading import Reading
 from preble_plugin.service.interface import Unplaced
@@ -33,7 +34,7 @@ class Journey:
         self._single = single
         self._told_by_events = told_by_events
         self._replica: ReplicaId | None = None
-        self._backend: Backend | None = None
+        self._tells_hits: set[Kind] = set()
         self._began = False
         self._tried: set[str] = set()
 
@@ -46,8 +47,8 @@ class Journey:
         """The backend to send it to, and its rank there; None where none is left."""
         found = self._place() if not self._tried else self._elsewhere()
         if found is not None:
-            self._backend = found[0]
-            self._tried.add(self._backend.name)
+            self._tells_hits = found[0].tells_hits
+            self._tried.add(found[0].name)
         return found
 
     def anywhere(self) -> None:
@@ -90,11 +91,9 @@ class Journey:
 
     def _cached_tokens(self) -> int | None:
         reading, cached = self.reading, self.reading.cached_tokens
-        if self._backend is None:
-            return cached
         if cached is not None:
-            self._backend.tells_hits.add(reading.kind)
-        elif reading.has_usage and reading.kind in self._backend.tells_hits:
+            self._tells_hits.add(reading.kind)
+        elif reading.has_usage and reading.kind in self._tells_hits:
             return 0
         return cached
 
