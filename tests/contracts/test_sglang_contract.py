@@ -39,6 +39,7 @@ from preble_plugin.sglang_ext import hooks, launch, launch_env
 from preble_plugin.sglang_ext.contract import CONTRACT
 from preble_plugin.sglang_ext.facts import End
 from preble_plugin.sglang_ext.known import SGLANG
+from preble_plugin.sglang_ext.outcomes import Outcomes
 from tests.contracts.renamed import refusal
 from tests.engines import TINY_MODEL, TINY_QWEN3
 
@@ -864,6 +865,28 @@ def test_take_dispatching(make_controller: Any, ranks: Ranks, method: str) -> No
     assert ranks.received() == 0
 
 
+@pytest.mark.parametrize("mode", ["null", "decode"])
+def test_prompts_are_no_prefill_on_a_decode_server(
+    make_controller: Any, ranks: Ranks, run_dir: Path, mode: str
+) -> None:
+    """Elsewhere the second goes where the first is."""
+    engine = make_controller(disaggregation_mode=mode, disable_radix_cache=False)
+    taken = takes_over.Controller(engine, Settings(), f"ipc://{run_dir}/outcomes")
+    frontend, dispatch = taken._frontend, taken._dispatch
+    for request_id in ("first", "second"):
+        dispatch(generate_request(rid=request_id, input_ids=array("q", range(1, 100))))
+    first, second = (frontend.host.explain(one)[0] for one in ("first", "second"))
+    loads = {one.replica: one.queued_prefill_seconds for one in frontend.status().replicas}
+    decodes = mode == "decode"
+    assert sum(ranks.waiting()) == 2
+    assert (first.replica != second.replica) == decodes
+    assert second.predicted_cached_tokens == (0 if decodes else 96)
+    assert (loads[first.replica] == 0) == decodes
+    dispatch.observe(Outcomes(time.monotonic(), ended=[End("second", 5, 96, False)]))
+    (second,) = frontend.host.explain("second")
+    assert (second.actual_cached_tokens, second.output_tokens) == (None if decodes else 96, 5)
+
+
 def test_has_dispatching(controller: Any) -> None:
     hooks.take_dispatching(controller, stop)
     assert hooks.has_dispatching(controller, stop)
@@ -977,7 +1000,7 @@ def test_dispatch_by_load(controller: Any, ranks: Ranks) -> None:
 
 def test_send_to_fixed_rank(controller: Any, ranks: Ranks) -> None:
     assert hooks.send_to_fixed_rank(controller, generate_request(routed_dp_rank=2))
-    assert ranks.received() == 2
+    assert sum(ranks.waiting()) == 2
     assert not hooks.send_to_fixed_rank(controller, generate_request())
     with pytest.raises(ValueError, match="DP rank 7 is not active"):
         hooks.send_to_fixed_rank(controller, generate_request(routed_dp_rank=7))
