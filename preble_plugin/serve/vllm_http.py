@@ -8,13 +8,14 @@
 - `/kv_event_sources` (entrypoints/serve/instrumentator/basic.py, from 0.31): each rank's
   `KVEventsConfig` with its own endpoints.
 - The Rust front end has another owner in `/v1/models` and no `vllm:cache_config_info`. Over
-  gRPC, `/vllm.Control/GetServerInfo` tells the same, in numbered fields of protocol buffers.
+  gRPC, `/vllm.Control/GetServerInfo` tells the same.
 - Answers are named after `X-Request-Id` (entrypoints/openai/*/serving.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -27,8 +28,17 @@ RUST: Final = "vllm-frontend-rs"
 """The owner of the models behind the Rust front end."""
 _CACHE: Final = "vllm:cache_config_info"
 _SERVER_INFO: Final = "/vllm.Control/GetServerInfo"
-_PARALLEL, _BLOCK_SIZE, _BLOCKS, _ATTENTION_BLOCK_SIZE = 4, 6, 7, 14
-"""Fields of its answer; of the first, field 3 is the number of ranks."""
+_CONTROL: Final = """
+name: "control" syntax: "proto3"
+message_type { name: "Parallel" field { name: "ranks" number: 3 type: TYPE_UINT64 } }
+message_type {
+  name: "ServerInfo"
+  field { name: "parallel" number: 4 type: TYPE_MESSAGE type_name: "Parallel" }
+  field { name: "block_size" number: 6 type: TYPE_UINT64 }
+  field { name: "blocks" number: 7 type: TYPE_UINT64 }
+  field { name: "attention_block_size" number: 14 type: TYPE_UINT64 }
+}
+"""
 _PREFIXES: Final = {Kind.CHAT: "chatcmpl-", Kind.COMPLETION: "cmpl-"}
 
 
@@ -126,46 +136,28 @@ class VllmHttp:
         return tuple(_source(told[rank]) for rank in ranks)
 
 
-def _server_info(message: bytes) -> tuple[int, int | None, int | None]:
+def _server_info(message: bytes) -> tuple[int, int, int | None]:
     """Its ranks, tokens of a block, and blocks of all ranks. Raises `AskError`."""
+    from google.protobuf import message as protobuf
+
     try:
-        fields = _fields(message)
-        parallel = _fields(fields.get(_PARALLEL, b""))
-    except (IndexError, TypeError, ValueError):
+        info = _server_info_type().FromString(message)
+    except protobuf.DecodeError:
         raise AskError(f"{_SERVER_INFO} is answered with what cannot be read") from None
-    block_size = whole(fields.get(_ATTENTION_BLOCK_SIZE)) or whole(fields.get(_BLOCK_SIZE))
-    return whole(parallel.get(3)) or 1, block_size, whole(fields.get(_BLOCKS))
+    block_size = whole(info.attention_block_size) or whole(info.block_size)
+    if block_size is None:
+        raise AskError(f"{_SERVER_INFO} does not tell it")
+    return whole(info.parallel.ranks) or 1, block_size, whole(info.blocks)
 
 
-def _fields(message: bytes) -> dict[int, Any]:
-    """The integers and the parts of a message of protocol buffers, by their numbers.
-    Raises IndexError, TypeError or ValueError for any other."""
-    found: dict[int, Any] = {}
-    at = 0
+@cache
+def _server_info_type() -> Any:
+    """What is read of the answer, in the numbers that vLLM's `Control` gives its fields."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-    def number() -> int:
-        nonlocal at
-        value = shift = 0
-        while (byte := message[at]) & 0x80:
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            at += 1
-        at += 1
-        return value | byte << shift
-
-    while at < len(message):
-        field, wire = divmod(number(), 8)
-        if wire == 0:
-            found[field] = number()
-        elif wire == 2:
-            size = number()
-            found[field] = message[at : at + size]
-            at += size
-        elif wire in (1, 5):
-            at += 8 if wire == 1 else 4
-        else:
-            raise ValueError(wire)
-    return found
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(text_format.Parse(_CONTROL, descriptor_pb2.FileDescriptorProto()))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("ServerInfo"))
 
 
 def _source(told: object) -> EventSource | None:
