@@ -6,7 +6,7 @@
    SGLang, srt/plugins/__init__.py, the same name (names without white space, and an
    empty variable lets all in).
 3. A server tells its version, and which front door it has: vLLM's `/version`, which has
-   `rust_frontend_version` where Rust answers; SGLang's `/server_info`, which from 0.5.21
+   `rust_frontend_version` where Rust answers; SGLang's `/server_info`, which
    has `frontend`. The Python front doors name uvicorn or Granian in the header `Server`,
    the Rust ones name nothing.
 """
@@ -85,7 +85,7 @@ ENGINES: Final = (
         plugins="sglang.srt.plugins",
         filter="SGLANG_PLUGINS",
         spaces_count=False,
-        tells=("/server_info", "/get_server_info"),
+        tells=("/server_info",),
         caching="leave out --disable-radix-cache and what implies it",
         events="start it with --kv-events-config '"
         '{"publisher": "zmq", "endpoint": "tcp://*:5557", "replay_endpoint": "tcp://*:5657"}\'',

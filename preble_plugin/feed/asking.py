@@ -142,10 +142,6 @@ class Asking:
         self._probe_wait = min(max(wait, patience.probe_seconds), patience.longest_probe_seconds)
         self._probe_at = now + self._probe_wait
 
-    def probe_at(self, now: float) -> None:
-        """Ask at `now`."""
-        self._probe_at = now
-
     def due(self, now: float) -> bool:
         """Whether it is time for a probe."""
         return self.ask is None and now >= self._probe_at

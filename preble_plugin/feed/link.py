@@ -4,10 +4,9 @@ Nothing here waits: both are read without blocking, one message at a time. Each
 replay has a connection of its own, so that answers to an earlier request cannot
 be taken for its own, and its queue at the publisher starts empty.
 
-Frames (vLLM 0.28 to 0.32, distributed/kv_events.py): live `[topic, seq,
-payload]`; replayed to a DEALER `["", topic, seq, payload]`, where the older
-array form's publishers leave the topic out; `seq` is 8 bytes, big-endian; -1
-ends a replay.
+Frames (vLLM 0.31 to 0.33, distributed/kv_events.py): live `[topic, seq, payload]`;
+replayed to a DEALER `["", topic, seq, payload]`; `seq` is 8 bytes, big-endian; -1 ends a
+replay.
 """
 
 from __future__ import annotations
@@ -65,12 +64,6 @@ class Link:
         self._live.setsockopt(zmq.SUBSCRIBE, self._topic.encode())
         heard()
 
-    def reopen(self) -> None:
-        """Connect the live socket anew. Raises `zmq.ZMQError`."""
-        if self._live is not None:
-            self._close(self._live)
-            self.open(self._context, self._watch, self._unwatch, self._heard)
-
     def ask(self, from_seq: int) -> None:
         """Ask for a replay, giving up an earlier one. Raises `zmq.ZMQError`."""
         self.end_replay()
@@ -106,12 +99,12 @@ class Link:
         frames = self._receive(self._replay)
         if frames is None:
             return None
-        if len(frames) not in (3, 4) or frames[0] or len(frames[-2]) != 8:
+        if len(frames) != 4 or frames[0] or len(frames[2]) != 8:
             return "bad"
-        seq = int.from_bytes(frames[-2], "big", signed=True)
+        seq = int.from_bytes(frames[2], "big", signed=True)
         if seq < 0:
             return "end" if seq == -1 else "bad"
-        return seq, frames[-1]
+        return seq, frames[3]
 
     def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)

@@ -23,7 +23,7 @@
 
 `now` is in seconds on one monotonic clock. Each call costs at most the decoding
 of one batch, and looks at all batches held only where something was lost.
-Follows vLLM 0.28 to 0.32, distributed/kv_events.py (`ZmqEventPublisher`).
+Follows vLLM 0.31 to 0.33, distributed/kv_events.py (`ZmqEventPublisher`).
 """
 
 from __future__ import annotations
@@ -183,11 +183,6 @@ class Stream:
         if self._replayable and self._asking.due(now) and not self.ready:
             self._ask(now, urgent=self._unsure or self._doubted)
         return self._done(now)
-
-    def reconnected(self, now: float) -> Sequence[Action]:
-        """The connection is new: look what passed meanwhile."""
-        self._asking.probe_at(now)
-        return self.tick(now)
 
     @property
     def ready(self) -> bool:

@@ -139,17 +139,6 @@ class Subscriber:
             if link in self._waiting:
                 self._waiting.remove(link)
 
-    def reconnect(self, replica: ReplicaId) -> None:
-        """Connect anew to a replica whose engine is known to have restarted."""
-        link = self._links.get(replica)
-        if link is not None and self._loop is not None:
-            try:
-                link.reopen()
-            except zmq.ZMQError as error:
-                self._tell(link, "socket", error)
-            now = self._clock()
-            self._do(link, link.stream.reconnected(now), now)
-
     def position(self, replica: ReplicaId) -> Position | None:
         """Where a replica's stream stands, to be kept with a snapshot taken now."""
         link = self._links.get(replica)

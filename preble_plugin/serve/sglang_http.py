@@ -1,10 +1,10 @@
-"""SGLang over HTTP (0.5.18 to 0.5.23).
+"""SGLang over HTTP (0.5.22 and 0.5.23).
 
 - `/v1/models` (entrypoints/http_server.py): the name it is served by; LoRA adapters have it
   as their `parent`.
 - `/server_info` (utils/common.py `build_server_info`): resolved arguments, what the
   schedulers have, and under `kv_events` where each rank publishes
-  (runtime_context.py `describe_kv_events_publisher`). Before 0.5.20 `/get_server_info`.
+  (runtime_context.py `describe_kv_events_publisher`).
 - `/health` (`health_generate`) is well as soon as the schedulers have said anything since it
   was asked, and generates a token for that; after 20 s (`HEALTH_CHECK_TIMEOUT`) without a
   word, as behind a long prefill, it says by itself that it is not.
@@ -35,10 +35,7 @@ class SglangHttp:
     async def learn(self, ask: Ask, cards: tuple[dict[str, Any], ...]) -> Facts:
         """Ask an SGLang server. Raises `AskError`."""
         model, adapters = base_model(cards)
-        try:
-            info = await ask.json("/server_info")
-        except AskError:
-            info = await ask.json("/get_server_info")
+        info = await ask.json("/server_info")
         if not isinstance(info, dict):
             raise AskError("its /server_info is no object")
         remarks = []

@@ -1,11 +1,11 @@
-"""vLLM over HTTP (0.28 to 0.32), its Python front end and its Rust one.
+"""vLLM over HTTP (0.31 to 0.33), its Python front end and its Rust one.
 
 - `/v1/models` (entrypoints/openai/models/protocol.py): `root` is the model as launched,
   `parent` is set for LoRA adapters.
 - `/metrics` has `vllm:cache_config_info` with the resolved cache of each rank
   (v1/metrics/loggers.py): the label `engine` is the rank, and each has as `num_gpu_blocks`
   those of all ranks together (v1/engine/core_client.py `_apply_ready_response`).
-- `/kv_event_sources` (entrypoints/serve/instrumentator/basic.py, from 0.31): each rank's
+- `/kv_event_sources` (entrypoints/serve/instrumentator/basic.py): each rank's
   `KVEventsConfig` with its own endpoints.
 - The Rust front end has another owner in `/v1/models` and no `vllm:cache_config_info`. Over
   gRPC, `/vllm.Control/GetServerInfo` tells the same.

@@ -32,7 +32,6 @@ import zmq
 from preble_plugin.adapter.contract import Touch, verify
 from preble_plugin.adapter.refusals import CannotWork
 from preble_plugin.bench.tiny_model import make_tiny_model
-from preble_plugin.bench.tiny_qwen3 import make_tiny_qwen3
 from preble_plugin.settings import Settings
 from preble_plugin.sglang_ext import controller as takes_over
 from preble_plugin.sglang_ext import hooks, launch, launch_env
@@ -42,6 +41,7 @@ from preble_plugin.sglang_ext.known import SGLANG
 from preble_plugin.sglang_ext.outcomes import Outcomes
 from tests.contracts.renamed import refusal
 from tests.engines import TINY_MODEL, TINY_QWEN3
+from tests.engines.tiny_qwen3 import make_tiny_qwen3
 
 pytestmark = pytest.mark.sglang
 MEANT = os.environ.get("PREBLE_CONTRACT_SGLANG")

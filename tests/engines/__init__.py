@@ -24,8 +24,8 @@ from preble_plugin.bench.engines import Sglang, Vllm
 from preble_plugin.bench.server import Server, ServerError
 from preble_plugin.bench.sglang_server import SglangServer
 from preble_plugin.bench.tiny_model import make_tiny_model
-from preble_plugin.bench.tiny_qwen3 import make_tiny_qwen3
 from preble_plugin.bench.vllm_server import VllmServer
+from tests.engines.tiny_qwen3 import make_tiny_qwen3
 
 ROOT: Final = Path(__file__).parents[2]
 TINY_MODEL: Final = ROOT / ".cache" / "tiny-model"

@@ -452,11 +452,6 @@ def test_a_replay_endpoint_that_never_answers_spoils_no_trust_in_live_batches() 
     assert driven.stream.trust is Trust.EXACT
 
 
-def test_a_new_connection_is_probed_at_once() -> None:
-    driven = following(seen=3)
-    assert asked(driven.stream.reconnected(driven.now)) == [2]
-
-
 # -- from rebuilding to exact -----------------------------------------------------------------
 
 

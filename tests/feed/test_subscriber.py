@@ -15,8 +15,8 @@ from preble_plugin.core.status import Trust
 from preble_plugin.feed.actions import Patience
 from preble_plugin.feed.endpoint import EndpointError
 from preble_plugin.feed.subscriber import Subscriber
-from tests.feed.array_publisher import ArrayPublisher
 from tests.feed.feed_builders import RecordingSink, mark
+from tests.feed.ordered_publisher import OrderedPublisher
 
 BRISK = Patience(replay_seconds=0.3, probe_seconds=0.1, longest_probe_seconds=0.5)
 
@@ -42,13 +42,13 @@ async def subscriber(sink: RecordingSink) -> AsyncIterator[Subscriber]:
 
 
 @pytest.fixture
-async def publisher(directory: Path) -> AsyncIterator[ArrayPublisher]:
-    publisher = ArrayPublisher(directory)
+async def publisher(directory: Path) -> AsyncIterator[OrderedPublisher]:
+    publisher = OrderedPublisher(directory)
     yield publisher
     await publisher.close()
 
 
-def follow(subscriber: Subscriber, publisher: ArrayPublisher, replica: ReplicaId = 0) -> None:
+def follow(subscriber: Subscriber, publisher: OrderedPublisher, replica: ReplicaId = 0) -> None:
     subscriber.follow(replica, publisher.endpoint, publisher.replay_endpoint)
 
 
@@ -57,7 +57,7 @@ def marks(seqs: Sequence[int], life: int = 1) -> list[int]:
 
 
 async def test_live_batches_arrive(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink
+    subscriber: Subscriber, publisher: OrderedPublisher, sink: RecordingSink
 ) -> None:
     follow(subscriber, publisher)
     await publisher.subscribed.wait()
@@ -67,7 +67,7 @@ async def test_live_batches_arrive(
 
 
 async def test_what_was_followed_before_the_start_is_followed_from_then_on(
-    publisher: ArrayPublisher, sink: RecordingSink
+    publisher: OrderedPublisher, sink: RecordingSink
 ) -> None:
     subscriber = Subscriber(sink, patience=BRISK)
     follow(subscriber, publisher)
@@ -78,7 +78,7 @@ async def test_what_was_followed_before_the_start_is_followed_from_then_on(
 
 
 async def test_a_late_subscriber_catches_up(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink
+    subscriber: Subscriber, publisher: OrderedPublisher, sink: RecordingSink
 ) -> None:
     await publisher.publish(20)
     follow(subscriber, publisher)
@@ -87,7 +87,7 @@ async def test_a_late_subscriber_catches_up(
 
 
 async def test_holes_in_a_replay_are_asked_for_again_until_it_is_whole(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink
+    subscriber: Subscriber, publisher: OrderedPublisher, sink: RecordingSink
 ) -> None:
     await publisher.publish(5_000)
     publisher.holes = {*range(1_000, 1_100), 3_000, *range(4_990, 5_000)}
@@ -99,7 +99,7 @@ async def test_holes_in_a_replay_are_asked_for_again_until_it_is_whole(
 
 
 async def test_a_lost_batch_is_had_from_a_replay(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink
+    subscriber: Subscriber, publisher: OrderedPublisher, sink: RecordingSink
 ) -> None:
     follow(subscriber, publisher)
     await publisher.subscribed.wait()
@@ -111,7 +111,7 @@ async def test_a_lost_batch_is_had_from_a_replay(
 
 
 async def test_a_lost_last_batch_is_had_from_a_probe(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink
+    subscriber: Subscriber, publisher: OrderedPublisher, sink: RecordingSink
 ) -> None:
     follow(subscriber, publisher)
     await publisher.subscribed.wait()
@@ -121,7 +121,7 @@ async def test_a_lost_last_batch_is_had_from_a_probe(
 
 
 async def test_messages_that_are_none_are_counted_and_the_rest_goes_on(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink
+    subscriber: Subscriber, publisher: OrderedPublisher, sink: RecordingSink
 ) -> None:
     follow(subscriber, publisher)
     await publisher.subscribed.wait()
@@ -137,13 +137,13 @@ async def test_messages_that_are_none_are_counted_and_the_rest_goes_on(
 
 
 async def test_a_publisher_that_began_anew_on_the_same_endpoint_is_followed(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink, directory: Path
+    subscriber: Subscriber, publisher: OrderedPublisher, sink: RecordingSink, directory: Path
 ) -> None:
     await publisher.publish(5)
     follow(subscriber, publisher)
     await sink.until_trusted(0, Trust.EXACT)
     await publisher.close()
-    again = ArrayPublisher(directory, life=2)
+    again = OrderedPublisher(directory, life=2)
     await again.publish(2)
     await sink.until_holds(0, marks(range(2), life=2))
     await sink.until_trusted(0, Trust.EXACT)
@@ -151,7 +151,7 @@ async def test_a_publisher_that_began_anew_on_the_same_endpoint_is_followed(
 
 
 async def test_a_publisher_that_is_gone_is_no_longer_believed(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink
+    subscriber: Subscriber, publisher: OrderedPublisher, sink: RecordingSink
 ) -> None:
     await publisher.publish(5)
     follow(subscriber, publisher)
@@ -162,7 +162,7 @@ async def test_a_publisher_that_is_gone_is_no_longer_believed(
 
 
 async def test_a_snapshot_is_taken_up_where_it_was_taken(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink
+    subscriber: Subscriber, publisher: OrderedPublisher, sink: RecordingSink
 ) -> None:
     await publisher.publish(5)
     follow(subscriber, publisher)
@@ -181,7 +181,7 @@ async def test_each_replica_has_its_own_stream(
     publishers = []
     for replica in range(4):
         (directory / str(replica)).mkdir()
-        publishers.append(ArrayPublisher(directory / str(replica), life=replica))
+        publishers.append(OrderedPublisher(directory / str(replica), life=replica))
         await publishers[-1].publish(3 + replica)
         follow(subscriber, publishers[-1], replica)
     for replica, publisher in enumerate(publishers):
@@ -190,7 +190,7 @@ async def test_each_replica_has_its_own_stream(
 
 
 async def test_a_replica_that_is_left_says_no_more(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink
+    subscriber: Subscriber, publisher: OrderedPublisher, sink: RecordingSink
 ) -> None:
     follow(subscriber, publisher, "left")
     follow(subscriber, publisher, "kept")
@@ -205,13 +205,13 @@ async def test_a_replica_that_is_left_says_no_more(
 
 
 async def test_a_replica_followed_anew_starts_with_nothing_believed(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink, directory: Path
+    subscriber: Subscriber, publisher: OrderedPublisher, sink: RecordingSink, directory: Path
 ) -> None:
     follow(subscriber, publisher)
     await publisher.publish(2)
     await sink.until_trusted(0, Trust.EXACT)
     (directory / "other").mkdir()
-    other = ArrayPublisher(directory / "other", life=3)
+    other = OrderedPublisher(directory / "other", life=3)
     follow(subscriber, other)
     assert (sink.held[0], sink.trusts[0][-1]) == ([], Trust.SILENT)
     await other.publish(1)
@@ -219,19 +219,8 @@ async def test_a_replica_followed_anew_starts_with_nothing_believed(
     await other.close()
 
 
-async def test_a_new_connection_hears_what_follows(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink
-) -> None:
-    follow(subscriber, publisher)
-    await publisher.publish(2)
-    await sink.until_trusted(0, Trust.EXACT)
-    subscriber.reconnect(0)
-    await publisher.publish(2)
-    await sink.until_holds(0, marks(range(4)))
-
-
 async def test_an_endpoint_that_cannot_be_is_refused_and_changes_nothing(
-    subscriber: Subscriber, publisher: ArrayPublisher, sink: RecordingSink
+    subscriber: Subscriber, publisher: OrderedPublisher, sink: RecordingSink
 ) -> None:
     follow(subscriber, publisher)
     with pytest.raises(EndpointError):
@@ -243,7 +232,7 @@ async def test_an_endpoint_that_cannot_be_is_refused_and_changes_nothing(
 
 
 async def test_closing_twice_and_asking_afterwards_is_fine(
-    subscriber: Subscriber, publisher: ArrayPublisher
+    subscriber: Subscriber, publisher: OrderedPublisher
 ) -> None:
     follow(subscriber, publisher)
     await subscriber.close()
@@ -261,7 +250,7 @@ class FailingSink(RecordingSink):
 
 
 async def test_a_sink_that_fails_loses_the_batch_and_stops_nothing(
-    publisher: ArrayPublisher, caplog: pytest.LogCaptureFixture
+    publisher: OrderedPublisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = FailingSink()
     subscriber = Subscriber(sink, patience=BRISK)
@@ -277,7 +266,7 @@ async def test_a_sink_that_fails_loses_the_batch_and_stops_nothing(
 
 
 async def test_a_turn_ends_in_time_and_replicas_take_turns(
-    publisher: ArrayPublisher, sink: RecordingSink
+    publisher: OrderedPublisher, sink: RecordingSink
 ) -> None:
     ticks = count()
     subscriber: Subscriber = Subscriber(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from preble_plugin.bench.tiny_model import make_tiny_model
-from preble_plugin.bench.tiny_qwen3 import make_tiny_qwen3
+from tests.engines.tiny_qwen3 import make_tiny_qwen3
 
 pytest.importorskip("tokenizers")
 safetensors = pytest.importorskip("safetensors.numpy")

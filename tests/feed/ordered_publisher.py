@@ -1,7 +1,4 @@
-"""A publisher of the older array form, driven by the test, with faults to order.
-
-It serves replays as that form's publishers do: without a topic in the answers.
-"""
+"""A publisher that is driven by the test, with faults to order."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from tests.feed.feed_builders import mark, payload, stored_map
 END = (-1).to_bytes(8, "big", signed=True)
 
 
-class ArrayPublisher:
+class OrderedPublisher:
     """Publishes a store per batch under `directory`; each has the life and the
     number for its hash. `holes` are dropped once from the next replay."""
 
@@ -79,5 +76,7 @@ class ArrayPublisher:
             holes, self.holes = self.holes, ()
             for seq, sent in self._buffer:
                 if seq >= from_seq and seq not in holes:
-                    await self._router.send_multipart([client, b"", seq.to_bytes(8, "big"), sent])
-            await self._router.send_multipart([client, b"", END, b""])
+                    await self._router.send_multipart(
+                        [client, b"", b"", seq.to_bytes(8, "big"), sent]
+                    )
+            await self._router.send_multipart([client, b"", b"", END, b""])
