@@ -1372,17 +1372,18 @@ def test_wrap_prefill_registration(
 
     port = free_port()
     server = conn.CommonKVBootstrapServer("127.0.0.1", port)
-    sender = object.__new__(conn.CommonKVSender)
-    sender.bootstrap_room, sender.bootstrap_server_url = 7, f"127.0.0.1:{port}"
-    sender.kv_mgr = SimpleNamespace(
+    manager = SimpleNamespace(
         attn_dp_rank=attention, system_dp_size=replicas, system_dp_rank=replica
+    )
+    sender = SimpleNamespace(
+        kv_mgr=manager, bootstrap_room=7, bootstrap_server_url=f"127.0.0.1:{port}"
     )
     if wrapped:
         hooks.wrap_prefill_registration()
         hooks.apply()
     try:
         while not (found := conn.CommonKVReceiver.query_prefill_dp_ranks(f"127.0.0.1:{port}", [7])):
-            sender._register_prefill_dp_rank()
+            conn.CommonKVSender._register_prefill_dp_rank(sender)
     finally:
         server.close()
     assert found == {"7": 1 if wrapped else attention}
