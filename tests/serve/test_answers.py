@@ -158,6 +158,14 @@ async def test_usage_without_a_hit_tells_of_none_once_a_hit_was_told(
     found = [explain(name)[0].actual_cached_tokens for name in ("0", "1", "2", "3", "4", "chat")]
     assert found == [None, 64, 0, None, 0, None]
 
+    one.well = False
+    while app.fleet.up:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    one.well = True
+    await app.wait_until_up(1)
+    await post(app, "/v1/completions", {"prompt": numbers(1, 4)}, "started anew")
+    assert explain("started anew")[0].actual_cached_tokens is None
+
 
 async def test_an_answer_that_comes_whole_audits_but_times_nothing(
     engine: MakeEngine, router: MakeRouter
