@@ -142,11 +142,8 @@ class Controller:
 def built(engine: Any) -> None:
     """A controller's ranks are up. Raises `CannotWork`, but under `auto`, where its
     `dispatching` is not SGLang's own, or once a request comes and `run` was not called."""
-    launch = _launch()
+    launch = _launch(engine)
     if launch is None:
-        return
-    if (foreign := hooks.foreign_dispatching(engine)) is not None:
-        _refuse(_REPLACED % foreign, launch)
         return
     reason = (
         "--dp-scheduler preble serves in DataParallelController.event_loop, and another loop "
@@ -158,11 +155,8 @@ def built(engine: Any) -> None:
 def run(engine: Any) -> None:
     """Run a controller; returns where SGLang's own loop has to go on. Raises what
     SGLang's dispatcher raises, and `CannotWork`."""
-    launch = _launch()
+    launch = _launch(engine)
     if launch is None:
-        return
-    if (foreign := hooks.foreign_dispatching(engine)) is not None:
-        _refuse(_REPLACED % foreign, launch)
         return
     controller: Controller | None = None
     try:
@@ -180,9 +174,16 @@ def run(engine: Any) -> None:
     hooks.give_dispatching_back(engine, "round_robin" if launch.settings.shadow else hooks.METHOD)
 
 
-def _launch() -> Launch | None:
+def _launch(engine: Any) -> Launch | None:
+    """How a controller was launched, where its requests are to be placed and can be. Raises
+    `CannotWork`."""
     launch = launch_env.read(os.environ)
-    return launch if launch is not None and launch.outcomes is not None else None
+    if launch is None or launch.outcomes is None:
+        return None
+    if (foreign := hooks.foreign_dispatching(engine)) is None:
+        return launch
+    _refuse(_REPLACED % foreign, launch)
+    return None
 
 
 def _refuse(reason: str, launch: Launch) -> None:
