@@ -1,4 +1,4 @@
-"""A replica's event publisher as ENGINES.md C has it, on plain ZMQ sockets."""
+"""A replica's event publisher on plain ZMQ sockets, with an empty topic."""
 
 from __future__ import annotations
 
@@ -85,6 +85,8 @@ class KvPublisher:
             with self._lock:
                 batches = [batch for batch in self._buffer if batch[0] >= first]
             for sequence, payload in batches:
-                self._replay.send_multipart([client, b"", sequence.to_bytes(8, "big"), payload])
+                self._replay.send_multipart(
+                    [client, b"", b"", sequence.to_bytes(8, "big"), payload]
+                )
             end = (-1).to_bytes(8, "big", signed=True)
-            self._replay.send_multipart([client, b"", end, b""])
+            self._replay.send_multipart([client, b"", b"", end, b""])
