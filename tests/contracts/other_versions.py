@@ -1,4 +1,5 @@
-"""Runs the contract tests of an engine on other versions of it.
+"""Runs the contract tests of an engine on other versions of it, and where no model of a
+version can be served, what else of the engine's tests needs none.
 
     python -m tests.contracts.other_versions vllm 0.31.0 0.33.0
     python -m tests.contracts.other_versions sglang
@@ -45,6 +46,11 @@ class Contracts:
     versions: Sequence[str]
     pure: Sequence[str] = ()
     """Versions of which the Python files of `engine` serve, as there is no `package`."""
+    unserved: Sequence[str] = ()
+    """On these versions, tests that need the engine and no served model."""
+    left_out: Sequence[str] = ("renamed",)
+    """Words in the names of tests that only the installed version runs: each starts
+    processes of its own, or asks what no version changes."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """What its imports ask for."""
     beside: Sequence[Path] = ()
@@ -59,13 +65,13 @@ class Contracts:
         return [*trees, *self.beside]
 
     def run(self, version: str) -> subprocess.CompletedProcess[str]:
-        """The contract tests on `version`; its output has both streams. How a contract that
-        does not hold is refused is tested on the installed version alone."""
+        """The tests on `version`, in one process; its output has both streams."""
         path = [*map(str, self.path(version)), os.environ.get("PYTHONPATH", "")]
-        chosen = () if version == INSTALLED else ("-k", "not renamed")
+        left_out = f"not ({' or '.join(self.left_out)})"
+        chosen = () if version == INSTALLED else ("-k", left_out)
         meant = metadata.version(self.package) if version == INSTALLED else version
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", *chosen, *self._tests],
+            [sys.executable, "-m", "pytest", "-q", *chosen, *self._tests(version)],
             cwd=ROOT,
             env={
                 **os.environ,
@@ -78,9 +84,9 @@ class Contracts:
             text=True,
         )
 
-    @property
-    def _tests(self) -> list[str]:
-        return sorted(map(str, Path(__file__).parent.glob(f"test_{self.engine}_*.py")))
+    def _tests(self, version: str) -> list[str]:
+        contracts = sorted(map(str, Path(__file__).parent.glob(f"test_{self.engine}_*.py")))
+        return [*contracts, *(self.unserved if version in self.pure else ())]
 
     def _tree(self, version: str) -> Path:
         pure = version in self.pure
@@ -96,6 +102,16 @@ VLLM: Final = Contracts(
     # tests run with all others.
     versions=("0.31.0", "0.33.0"),
     pure=("0.33.0",),
+    unserved=(
+        "tests/feed/test_wire_vllm.py",
+        "tests/vllm/test_dispatch.py",
+        "tests/vllm/test_engine_config.py",
+        "tests/vllm/test_events.py",
+        "tests/vllm/test_local_queue.py",
+        "tests/vllm/test_refusals.py",
+        "tests/vllm/test_replicas.py",
+    ),
+    left_out=("renamed", "real_command", "parent_that_is_killed"),
 )
 
 SGLANG: Final = Contracts(
