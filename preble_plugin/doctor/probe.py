@@ -45,7 +45,7 @@ async def probe(
     length = max(_BLOCKS, -(-_TOKENS // block)) * block + 1
     draw = random.SystemRandom()
     prompt = [draw.randrange(*_IDS) for _ in range(length)]
-    pins = placed is None and backend.ranks > 1 and backend.dialect.names_rank(Kind.COMPLETION)
+    pins = placed is None and backend.ranks > 1 and backend.names_rank(Kind.COMPLETION)
     ask = backend.ask(session, _SECONDS, _RANK if pins else None)
     try:
         model = facts.model if facts is not None else await _model(ask)

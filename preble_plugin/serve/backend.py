@@ -92,6 +92,10 @@ class Backend:
         """Its data-parallel ranks."""
         return self.facts.ranks if self.facts is not None else 1
 
+    def names_rank(self, kind: Kind) -> bool:
+        """Whether a request of this kind can say which rank it is for."""
+        return self.facts is not None and kind in self.facts.names_rank
+
     def replica(self, rank: int) -> ReplicaId:
         """The name of one of its ranks."""
         return f"{self.name}/{rank}"

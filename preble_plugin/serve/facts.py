@@ -51,6 +51,8 @@ class Facts(msgspec.Struct, frozen=True):
     max_running: int | None = None
     events: tuple[EventSource | None, ...] = ()
     """For each rank, as the engine names it: wildcards included."""
+    names_rank: frozenset[Kind] = frozenset()
+    """Requests of these kinds can say which rank they are for."""
     remarks: tuple[str, ...] = ()
     """What a user should know, for the log."""
 
@@ -70,9 +72,6 @@ class Dialect(Protocol):
 
     def answer_id(self, kind: Kind, request_id: str) -> str | None:
         """The id that an answer will have for this `X-Request-Id`, if that is known."""
-
-    def names_rank(self, kind: Kind) -> bool:
-        """Whether a request of this kind can say which rank it is for."""
 
     def rank_in_body(self, kind: Kind) -> str | None:
         """The body's key that names a rank, where the header does not."""

@@ -34,10 +34,6 @@ class OtherHttp:
         """Not known."""
         return None
 
-    def names_rank(self, kind: Kind) -> bool:
-        """Never."""
-        return False
-
     def rank_in_body(self, kind: Kind) -> str | None:
         """None."""
         return None

@@ -140,7 +140,7 @@ class Sender:
                 break
             backend, rank = found
             headers, sent = fields.copy(), body
-            if backend.ranks > 1 and not backend.dialect.names_rank(kind):
+            if backend.ranks > 1 and not backend.names_rank(kind):
                 journey.anywhere()
             elif backend.ranks > 1:
                 key = backend.dialect.rank_in_body(kind)

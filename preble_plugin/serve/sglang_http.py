@@ -9,7 +9,7 @@
   was asked, and generates a token for that; after 20 s (`HEALTH_CHECK_TIMEOUT`) without a
   word, as behind a long prefill, it says by itself that it is not.
 - `/generate` takes the rank in its body (managers/io_struct.py `GenerateReqInput`), the
-  OpenAI paths in a header.
+  OpenAI paths but for embeddings in a header (entrypoints/openai/serving_*.py).
 """
 
 from __future__ import annotations
@@ -63,16 +63,13 @@ class SglangHttp:
             else None,
             max_running=_running(info, ranks),
             events=tuple(_source(told, rank) for rank in range(ranks)),
+            names_rank=frozenset(Kind) - {Kind.EMBEDDING},
             remarks=tuple(remarks),
         )
 
     def answer_id(self, kind: Kind, request_id: str) -> str | None:
         """None: SGLang makes up its own."""
         return None
-
-    def names_rank(self, kind: Kind) -> bool:
-        """All but embeddings (entrypoints/openai/serving_*.py)."""
-        return kind is not Kind.EMBEDDING
 
     def rank_in_body(self, kind: Kind) -> str | None:
         """`routed_dp_rank` on `/generate`."""

@@ -10,10 +10,13 @@
 - The Rust front end has another owner in `/v1/models` and no `vllm:cache_config_info`. Over
   gRPC, `/vllm.Control/GetServerInfo` tells the same.
 - Answers are named after `X-Request-Id` (entrypoints/openai/*/serving.py).
+- The rank's header is read by completions and chat, and from 0.33 by responses
+  (entrypoints/openai/*/serving.py `_get_data_parallel_rank`). `/version` tells which.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
@@ -82,6 +85,7 @@ class VllmHttp:
             capacity_tokens=blocks // ranks * block_size if blocks and block_size else None,
             prefix_caching=False if "False" in told else True if "True" in told else None,
             events=sources,
+            names_rank=names_rank(await self._version(ask)),
             remarks=tuple(remarks),
         )
 
@@ -89,11 +93,6 @@ class VllmHttp:
         """`chatcmpl-` or `cmpl-` and the request's id."""
         prefix = _PREFIXES.get(kind)
         return prefix + request_id if prefix else None
-
-    def names_rank(self, kind: Kind) -> bool:
-        """Completions and chat: for the others vLLM's own dispatch chooses the rank
-        (0.32: no `_get_data_parallel_rank` in entrypoints/openai/responses)."""
-        return kind in _PREFIXES
 
     def rank_in_body(self, kind: Kind) -> str | None:
         """None: the header does it."""
@@ -123,6 +122,16 @@ class VllmHttp:
             return []
         return [labels for _, labels in sorted(found.items())]
 
+    async def _version(self, ask: Ask) -> str:
+        """Its version, empty where it does not say or where Rust answers in its place."""
+        try:
+            told = await ask.json("/version")
+        except AskError:
+            return ""
+        if not isinstance(told, dict) or "rust_frontend_version" in told:
+            return ""
+        return str(told.get("version"))
+
     async def _sources(self, ask: Ask) -> tuple[EventSource | None, ...]:
         """Where the ranks publish, by position: under hybrid load balancing the ranks
         of a server are counted from 0 and its sources are not."""
@@ -134,6 +143,13 @@ class VllmHttp:
             return ()
         ranks = sorted((rank for rank in told if rank.isdigit()), key=int)
         return tuple(_source(told[rank]) for rank in ranks)
+
+
+def names_rank(version: str) -> frozenset[Kind]:
+    """The kinds of request that may name their rank; for all others vLLM chooses it."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    reads = found is not None and (int(found[1]), int(found[2])) >= (0, 33)
+    return frozenset(_PREFIXES) | ({Kind.RESPONSES} if reads else set())
 
 
 def _server_info(message: bytes) -> tuple[int, int, int | None]:

@@ -149,6 +149,27 @@ def test_rust_frontend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not hooks.rust_frontend()
 
 
+def test_which_paths_read_the_ranks_header() -> None:
+    import vllm
+
+    from preble_plugin.serve.kinds import Kind
+    from preble_plugin.serve.vllm_http import names_rank
+
+    paths = {
+        Kind.CHAT: "openai/chat_completion",
+        Kind.COMPLETION: "openai/completion",
+        Kind.RESPONSES: "openai/responses",
+        Kind.EMBEDDING: "pooling/embed",
+    }
+    root = Path(vllm.__file__).parent / "entrypoints"
+    reading = {
+        kind
+        for kind, path in paths.items()
+        if "_get_data_parallel_rank(" in (root / path / "serving.py").read_text()
+    }
+    assert names_rank(hooks.version()) == reading
+
+
 # --- vllm/engine/arg_utils.py ---
 
 

@@ -45,6 +45,7 @@ class RecordedEngine:
         tokenize: Any = None,
         refuses: Callable[[str, Any], bool] = lambda path, body: False,
         key: str | None = None,
+        version: str = "0.32.0",
         host: str = "127.0.0.1",
         port: int = 0,
         tls: ssl.SSLContext | None = None,
@@ -69,6 +70,7 @@ class RecordedEngine:
         self._tokenize = tokenize
         self._refuses = refuses
         self._key = key
+        self._version = version
         self._host, self._tls = host, tls
         self._runner: web.AppRunner | None = None
 
@@ -146,6 +148,8 @@ class RecordedEngine:
             case "/v1/models":
                 card = {"id": model, "object": "model", "owned_by": engine, "root": tokenizer}
                 return web.json_response({"object": "list", "data": [card]})
+            case "/version" if engine == "vllm":
+                return web.json_response({"version": self._version})
             case "/metrics" if engine == "vllm":
                 lines = [
                     f'vllm:cache_config_info{{block_size="{block_size}",engine="{rank}",'

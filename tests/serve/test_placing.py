@@ -98,6 +98,22 @@ async def test_a_rank_that_cannot_be_named_is_left_to_the_engine(
     assert status(app).in_flight == 0
 
 
+@pytest.mark.parametrize("version", ["0.33.0", "0.34.0rc1.dev3+g1234", "1.0.0"])
+async def test_a_response_is_for_the_rank_it_is_placed_on_where_vllm_reads_it(
+    engine: MakeEngine, router: MakeRouter, version: str
+):
+    one = await engine(ranks=2, version=version)
+    app = await router(one)
+    asking = {"json": {"input": "Hi"}}
+    async with client(app) as session:
+        for path in ("/v1/responses", "/v1/embeddings"):
+            async with session.post(path, **asking) as answer:
+                assert answer.status == 200
+    response, embedding = one.asked
+    assert response.headers["X-data-parallel-rank"] in ("0", "1")
+    assert "X-data-parallel-rank" not in embedding.headers
+
+
 async def test_a_model_has_its_own_backends(engine: MakeEngine, router: MakeRouter):
     tiny, large = await engine(model="tiny"), await engine(model="large")
     app = await router(tiny, large)
