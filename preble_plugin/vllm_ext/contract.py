@@ -77,6 +77,15 @@ def _states_lookahead(event: Any) -> bool:
     )
 
 
+def _drops_or_looks_ahead(function: Any) -> bool:
+    named = [one.argval for one in dis.get_instructions(function)]
+    if "num_hash_lookahead_tokens" not in named:
+        return True
+    then = named[named.index("num_hash_lookahead_tokens") :]
+    stored = zip(then, then[2:], strict=False)  # a constant, whose attribute, which
+    return any(value is False and name == "use_eagle_block_drop" for value, name in stored)
+
+
 LAUNCH: Final = touches(
     {
         "vllm.version:__version__": (),
@@ -109,7 +118,8 @@ LAUNCH: Final = touches(
         f"{_EVENTS}:ZmqEventPublisher.offset_endpoint_port": [static, TELLS_RANKS_APART],
         f"{_EVENTS}:ZmqEventPublisher._bind": (),
         f"{_SCHED}.scheduler:Scheduler.__init__": [
-            mentions("data_parallel_index use_eagle_block_drop")
+            mentions("data_parallel_index use_eagle_block_drop"),
+            probe("hashes that look ahead let no block be dropped", _drops_or_looks_ahead),
         ],
     }
 )
