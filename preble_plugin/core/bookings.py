@@ -106,7 +106,15 @@ class Bookings:
         if started or not request.computes:
             replica.load.resumed(request_id, prompt_tokens, output_tokens, now)
         else:
-            replica.load.placed(request_id, chosen.miss_tokens, prompt_tokens, output_tokens, now)
+            replica.load.placed(
+                request_id,
+                chosen.miss_tokens,
+                prompt_tokens,
+                output_tokens,
+                now,
+                chosen.hit_tokens,
+                chosen.loads,
+            )
         replica.tokens_in_flight += prompt_tokens
         replica.placements += 1
         self.placements += 1
@@ -189,6 +197,7 @@ class Bookings:
         leaf = replica.expectations.leaf(request_id)
         if leaf is not None:
             self._tree.touch(leaf, replica.column)
+            replica.residency.pool.touch(leaf)
         if receipt.finish == "aborted" and not booking.started:
             replica.expectations.end(request_id)
         elif events_tell and replica.trust is Trust.EXACT:

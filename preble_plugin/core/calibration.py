@@ -9,10 +9,14 @@
    token less the prefill that the replica did meanwhile, over the mean batch of
    that time. Prefill counts there as predicted, at most as long as it took.
 3. Where the replica reports what it computes, its reports teach instead (`witness`).
+4. First tokens of requests that loaded a part of their prompt from a slower medium teach
+   what that load costs: the time beyond what the rest takes to compute. Where loads from
+   several media came together they teach nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from preble_plugin.core.report import LoadReport
@@ -39,7 +43,7 @@ class Calibration:
     """Feeds one replica's `model`. Every method is O(1), about 1 us, and 6 us
     more where an observation is complete."""
 
-    __slots__ = ("_group", "_group_at", "_mark", "_model", "_previous", "_witness")
+    __slots__ = ("_group", "_group_at", "_loaded", "_mark", "_model", "_previous", "_witness")
 
     def __init__(self, model: TimeModel) -> None:
         self._model = model
@@ -48,6 +52,8 @@ class Calibration:
         self._previous = float("-inf")
         self._group = (0, 0, 0, 0, 0.0)
         self._group_at = float("-inf")
+        self._loaded: dict[str, int] = {}
+        """Tokens that the group loaded, by medium."""
 
     def passed(self, now: float, running: int, context_tokens: int) -> Mark:
         """Until `now`, `running` requests with `context_tokens` between them were
@@ -71,9 +77,11 @@ class Calibration:
         new_times_context: int,
         earliest: float,
         now: float,
+        loads: Sequence[tuple[str, int]] = (),
     ) -> Mark:
         """First tokens came for `requests`, the earliest of them placed at
-        `earliest`; the figures are sums over them."""
+        `earliest`; the figures are sums over them. `loads` lists what they loaded:
+        media, and tokens."""
         self.settle(now)
         self._witness.started(requests, new_tokens, context_tokens, new_times_context)
         seconds = max(now - max(earliest, self._previous), 0.0)
@@ -90,6 +98,8 @@ class Calibration:
             group[4] + seconds,
         )
         self._group_at = now
+        for medium, tokens in loads:
+            self._loaded[medium] = self._loaded.get(medium, 0) + tokens
         mark = self._mark
         self._mark = mark._replace(prefill=mark.prefill + min(seconds, expected))
         return self._mark
@@ -119,6 +129,14 @@ class Calibration:
     def settle(self, now: float) -> None:
         """Learn from the last first tokens if no more of their step can come."""
         if self._group[0] and now - self._group_at > _SAME_STEP_SECONDS:
-            if not self._witness.knows_prefill(now):
+            if self._loaded:
+                if len(self._loaded) == 1:
+                    ((medium, tokens),) = self._loaded.items()
+                    *computed, seconds = self._group
+                    self._model.observe_load(
+                        medium, tokens, seconds - self._model.queue_seconds(*computed)
+                    )
+                self._loaded = {}
+            elif not self._witness.knows_prefill(now):
                 self._model.observe_prefill(*self._group)
             self._group = (0, 0, 0, 0, 0.0)

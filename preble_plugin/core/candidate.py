@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from preble_plugin.core.active_blocks import ActiveBlocks
+from preble_plugin.core.hits import Loads
 from preble_plugin.core.receipts import NOT_ASKED, LookedAt
 from preble_plugin.core.replica import Replica
 from preble_plugin.core.request import ReplicaId
@@ -21,6 +22,7 @@ class ReplicaCandidate:
         "_prefill",
         "_prompt_tokens",
         "hit_tokens",
+        "loads",
         "miss_tokens",
         "source",
     )
@@ -31,11 +33,14 @@ class ReplicaCandidate:
         prompt_tokens: int,
         hit_tokens: int,
         worth: float,
+        loads: Loads,
         now: float,
         active: Callable[[], ActiveBlocks],
     ) -> None:
         self.source = source
         self.hit_tokens = hit_tokens
+        self.loads = loads
+        """Tokens of the hit that are loaded, by medium."""
         self.miss_tokens = prompt_tokens - int(worth)
         self._prompt_tokens = prompt_tokens
         self._now = now
@@ -73,7 +78,7 @@ class ReplicaCandidate:
         seconds = self._eviction
         if seconds is NOT_ASKED:
             source = self.source
-            blocks = source.evicted_blocks(self.miss_tokens)
+            blocks = self.evicted_blocks
             seconds = 0.0
             if blocks:
                 seconds = source.eviction.uses_lost_seconds(blocks, self._now)
@@ -96,7 +101,12 @@ class ReplicaCandidate:
     @property
     def evicted_blocks(self) -> int:
         """Blocks to be evicted to make room."""
-        return self.source.evicted_blocks(self.miss_tokens)
+        missing = self.miss_tokens
+        if self.loads:
+            # What is loaded takes room on the GPU as what is computed does.
+            loaded = sum(tokens for _, tokens in self.loads)
+            missing = self._prompt_tokens - self.hit_tokens + loaded
+        return self.source.evicted_blocks(missing)
 
     @property
     def waiting(self) -> int:

@@ -9,8 +9,8 @@ from preble_plugin.core.events import Attention, EngineHash
 from preble_plugin.core.hash_index import HashIndex
 
 GPU: Final = "GPU"
-_CREDITS: Final = {GPU: 1.0, "CPU": 0.75, "CPU_PINNED": 0.75}
-_OTHER_CREDIT: Final = 0.25
+SHARED: Final = "EXTERNAL"
+"""The medium of a pool that all replicas read (`pool`)."""
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -74,7 +74,6 @@ class Layer:
         "attention",
         "column",
         "copies",
-        "credit",
         "group",
         "index",
         "medium",
@@ -91,9 +90,6 @@ class Layer:
         self.attention = attention
         self.window_blocks = window_blocks
         """Blocks that must be held before a hit's end; 0 for full attention."""
-        self.credit = _CREDITS.get(medium, _OTHER_CREDIT)
-        """Share of a block's prefill that a hit here saves: a fetch from a slower
-        medium costs the rest (the credits that NVIDIA Dynamo's router uses)."""
         self.index = HashIndex()
         self.copies: Copies[EngineHash] = Copies()
         """Copies beyond the first of each hash in the index."""

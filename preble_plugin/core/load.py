@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from preble_plugin.core.calibration import Calibration, Mark
+from preble_plugin.core.hits import Loads
 from preble_plugin.core.report import LoadReport
 from preble_plugin.core.request import FirstToken
 from preble_plugin.core.time_model import TimeModel
@@ -32,9 +33,13 @@ FULL_BATCH: Final = 32
 class _Request:
     """A request in flight."""
 
-    __slots__ = ("began", "expected", "new", "placed_at", "prompt")
+    __slots__ = ("began", "expected", "hit", "loads", "new", "placed_at", "prompt")
 
-    def __init__(self, new: int, prompt: int, expected: int, placed_at: float) -> None:
+    def __init__(
+        self, new: int, prompt: int, expected: int, placed_at: float, hit: int, loads: Loads
+    ) -> None:
+        self.hit = hit
+        self.loads = loads
         self.new = new
         self.prompt = prompt
         self.expected = expected
@@ -45,6 +50,17 @@ class _Request:
     def context(self) -> int:
         """Tokens it holds on average while it decodes."""
         return self.prompt + self.expected // 2
+
+    def loaded(self) -> list[tuple[str, int]]:
+        """The tokens of what it found cached that it loaded, by medium: those behind
+        what the GPU was to have of the hit, as many as it found."""
+        left = self.prompt - self.new - self.hit + sum(tokens for _, tokens in self.loads)
+        found: list[tuple[str, int]] = []
+        for medium, tokens in self.loads:
+            if left > 0:
+                found.append((medium, min(tokens, left)))
+            left -= tokens
+        return found
 
 
 class ReplicaLoad:
@@ -132,15 +148,18 @@ class ReplicaLoad:
         prompt_tokens: int,
         expected_output_tokens: int,
         now: float,
+        hit_tokens: int = 0,
+        loads: Loads = (),
     ) -> None:
-        """A request was placed here that misses `new_tokens` of its prompt. An id
+        """A request was placed here that misses `new_tokens` of its prompt, with what
+        `loads` lists of the hit counted in as the computing that they cost. An id
         that is in flight already is taken as placed anew. About 4 us."""
         if request_id in self._waiting or request_id in self._running:
             self.drop(request_id, now)
         prompt = prompt_tokens if prompt_tokens > 0 else 0
         new = 0 if new_tokens < 0 else new_tokens if new_tokens < prompt else prompt
         expected = expected_output_tokens if expected_output_tokens > 0 else 0
-        request = _Request(new, prompt, expected, now)
+        request = _Request(new, prompt, expected, now, hit_tokens, loads)
         if not self._waiting:
             self._head_since = now
         self._waiting[request_id] = request
@@ -179,8 +198,11 @@ class ReplicaLoad:
                     request.began = request.began or mark
                 continue
             self._count_waiting(request, -1)
+            cached = request.hit if request.loads else None
             if outcome.cached_tokens is not None:
-                request.new = min(max(request.prompt - outcome.cached_tokens, 0), request.prompt)
+                cached = outcome.cached_tokens
+            if cached is not None:
+                request.new = min(max(request.prompt - cached, 0), request.prompt)
             self._running[outcome.request_id] = request
             self._running_context += request.context
             if outcome.timed:
@@ -197,6 +219,7 @@ class ReplicaLoad:
             sum(request.new * request.prompt for request in started),
             min(request.placed_at for request in started),
             now,
+            [one for request in started if request.loads for one in request.loaded()],
         )
         for request in started:
             request.began = mark

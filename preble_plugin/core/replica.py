@@ -7,6 +7,7 @@ from preble_plugin.core.eviction import EvictionPrice
 from preble_plugin.core.expectations import Awaited, Expectations
 from preble_plugin.core.load import ReplicaLoad
 from preble_plugin.core.output_lengths import OutputLengths
+from preble_plugin.core.pool import Pool
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.report import LoadReport, Stillness
 from preble_plugin.core.request import ReplicaId
@@ -24,6 +25,7 @@ class Replica:
         index: int,
         tree: PrefixTree,
         hasher: BlockHasher,
+        pool: Pool,
         fleet: TimeModel,
         awaited: Awaited,
         *,
@@ -33,7 +35,7 @@ class Replica:
         self.index = index
         self._tree = tree
         self._block_size = hasher.block_size
-        self.residency = Residency(tree, hasher)
+        self.residency = Residency(tree, hasher, pool)
         self.column = self.residency.column
         self.expectations = Expectations(tree, self.column, awaited)
         self.model = TimeModel(fleet)

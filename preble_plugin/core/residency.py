@@ -13,6 +13,9 @@
 5. A store ends in one of three ways (`EventOutcome`). A store whose parent is unknown waits
    until the parent comes (`orphans`). One that cannot be applied is skipped, and its
    hashes are missing until they are removed: meanwhile the residency is not complete.
+6. A store in a medium other than the GPU goes by its hashes where these are known, and by
+   its tokens where not: connectors leave tokens out, or what sets equal tokens apart.
+7. What a shared pool holds stands in its own layers (`pool`), the same for all replicas.
 
 Cost per block: one dict operation, and one bitmap operation per run of blocks.
 """
@@ -27,9 +30,10 @@ from typing import Final
 from preble_plugin.core.block_keys import BlockHasher, TokenIdError
 from preble_plugin.core.events import Attention, CacheEvent, EngineHash, Remove, Store
 from preble_plugin.core.hash_index import Place
-from preble_plugin.core.layer import GPU, Copies, Layer
+from preble_plugin.core.layer import GPU, SHARED, Copies, Layer
 from preble_plugin.core.node import Node
 from preble_plugin.core.orphans import OrphanStores
+from preble_plugin.core.pool import Pool
 from preble_plugin.core.prefix_tree import PrefixTree
 
 UNPLACED_BLOCKS: Final = 4096
@@ -54,12 +58,13 @@ class Residency:
     """One replica's cache in the prefix tree. `column` is that of full attention
     on the GPU, which placements also expect blocks in."""
 
-    def __init__(self, tree: PrefixTree, hasher: BlockHasher) -> None:
+    def __init__(self, tree: PrefixTree, hasher: BlockHasher, pool: Pool) -> None:
         self._tree = tree
+        self.pool = pool
         self.hasher = hasher
         self.column = tree.add_column()
         self.columns = 1 << self.column
-        """Mask of the columns of all layers."""
+        """Mask of the columns of all layers, those of the pool left out."""
         self.main = Layer(self.column, 0, Attention.FULL, 0, GPU)
         self.main_known = False
         """Whether a store has said which group is the main one."""
@@ -76,7 +81,7 @@ class Residency:
 
     @property
     def all_layers(self) -> tuple[Layer, ...]:
-        """Every layer, the main one first. O(layers)."""
+        """Every layer of its own, the main one first. O(layers)."""
         return (self.main, *self.layers.values())
 
     @property
@@ -139,7 +144,7 @@ class Residency:
         return self.main
 
     def layer(self, group: int, medium: str, attention: Attention, window_blocks: int) -> Layer:
-        """The layer of a group in a medium, made where it is missing. O(1)."""
+        """The layer of a group in a medium of its own, made where it is missing. O(1)."""
         found = self.layers.get((group, medium))
         if found is None:
             column = self._tree.add_column()
@@ -150,20 +155,32 @@ class Residency:
 
     def _layer_of(self, event: Store) -> Layer:
         """The layer of a store that is not of the main one. O(1)."""
-        found = self.layers.get((event.group, event.medium))
+        found = self._known_layer(event.group, event.medium)
         if found is not None:
             return found
-        full = event.attention is Attention.FULL
+        attention = event.attention
+        full = attention is Attention.FULL
         if full and event.medium == GPU and not self.main_known:
             return self.set_main(event.group)
         window = -(-((event.window_tokens or 2) - 1) // self.hasher.block_size)
-        return self.layer(event.group, event.medium, event.attention, 0 if full else max(window, 1))
+        window = 0 if full else max(window, 1)
+        on_gpu = self.layers.get((event.group, GPU))
+        if on_gpu is not None:
+            # A connector need not say of what kind a group is.
+            attention, window = on_gpu.attention, on_gpu.window_blocks
+        if event.medium == SHARED:
+            return self.pool.layer(event.group, attention, window)
+        return self.layer(event.group, event.medium, attention, window)
+
+    def _known_layer(self, group: int, medium: str) -> Layer | None:
+        """A layer other than the main one, if there is one. O(1)."""
+        return (self.pool if medium == SHARED else self).layers.get((group, medium))
 
     def _find(self, layer: Layer, engine_hash: EngineHash) -> Place | None:
         """The block of a hash that any layer knows, `layer` first. O(layers)."""
         place = layer.index.find(engine_hash)
-        if place is None and self.layers:
-            for other in self.all_layers:
+        if place is None and (self.layers or self.pool.layers):
+            for other in (*self.all_layers, *self.pool.layers.values()):
                 place = other.index.find(engine_hash)
                 if place is not None:
                     break
@@ -179,12 +196,20 @@ class Residency:
             layer = self._layer_of(event)
         hashes, parent = event.hashes, event.parent
         own_size = event.block_size == self.hasher.block_size
-        if event.attention is not Attention.FULL or not event.tokens or not own_size:
+        if (
+            event.attention is not Attention.FULL
+            or not event.tokens
+            or not own_size
+            or (layer.medium != GPU and all(self._find(layer, one) for one in hashes))
+        ):
             if layer is self.main:
                 return self._skip(layer, hashes, "block_size" if event.tokens else "no_tokens")
             for engine_hash in hashes:
-                layer.unplaced.add(engine_hash)
-            self._place(layer, hashes)
+                if layer.medium != SHARED or not (
+                    engine_hash in layer.index or engine_hash in layer.unplaced
+                ):
+                    layer.unplaced.add(engine_hash)
+            self._place(layer, hashes, parent)
             held = [one for one in hashes if one in layer.index]
             whole = len(held) == len(hashes)
             return EventOutcome.APPLIED if whole else EventOutcome.WAITING, held
@@ -212,10 +237,12 @@ class Residency:
         known = hashes if blocks == len(hashes) else hashes[:blocks]
         if before or not layer.index.add(known, leaf, depth, parent):
             self._index_each(layer, known, leaf, depth, before)
-        if self.layers:
-            for other in self.all_layers:
+        if layer.medium == SHARED:
+            self.pool.stored(layer, leaf)
+        if self.layers or self.pool.layers:
+            for other in (*self.layers.values(), *self.pool.layers.values()):
                 if other.unplaced.total:
-                    self._place(other, known)
+                    self._place(other, known, parent)
         if blocks < len(hashes):
             return self._skip(layer, hashes[blocks:], "tree_full")[0], known
         return EventOutcome.APPLIED, known
@@ -242,7 +269,8 @@ class Residency:
                 index.add([engine_hash], tree.at(leaf, block), block, parent)
                 parent = engine_hash
                 continue
-            layer.copies.add(engine_hash)
+            if layer.medium != SHARED:
+                layer.copies.add(engine_hash)
             if known[1] == block and tree.at(*known) is tree.at(leaf, block):
                 parent = engine_hash
                 continue
@@ -252,24 +280,36 @@ class Residency:
             if not was_held:
                 tree.release(column, leaf, block)
 
-    def _place(self, layer: Layer, hashes: Sequence[EngineHash]) -> None:
-        """Let `layer` hold those of its unplaced hashes whose block is known."""
-        tree, unplaced = self._tree, layer.unplaced
+    def _place(self, layer: Layer, hashes: Sequence[EngineHash], parent: EngineHash | None) -> None:
+        """Let `layer` hold those of its unplaced hashes whose block is known. They come
+        in a row below `parent`, as far as the layer has them in a row."""
+        tree, index, unplaced = self._tree, layer.index, layer.unplaced
+        last: Node | None = None
         for engine_hash in hashes:
+            above, parent = parent, engine_hash
             if engine_hash not in unplaced:
                 continue
             place = self._find(layer, engine_hash)
             if place is None:
                 continue
             more = unplaced.pop(engine_hash)
-            if engine_hash not in layer.index:
+            if engine_hash not in index:
                 node, depth = place
                 if tree.hold_run(layer.column, node, depth, 1):
                     tree.hold_again(layer.column, node, depth)
-                layer.index.add([engine_hash], tree.at(node, depth), depth, None)
+                last = tree.at(node, depth)
+                before = None if above is None else index.find(above)
+                in_row = (
+                    before is not None
+                    and before[1] == depth - 1
+                    and tree.at(*before) is tree.at(last, depth - 1)
+                )
+                index.add([engine_hash], last, depth, above if in_row else None)
                 more -= 1
             if more:
                 layer.copies.add(engine_hash, more)
+        if last is not None and layer.medium == SHARED:
+            self.pool.stored(layer, last)
         while len(unplaced) > UNPLACED_BLOCKS:
             first = unplaced.first()
             self._skip(layer, [first] * unplaced.pop(first), "unplaced_full")
@@ -318,7 +358,7 @@ class Residency:
         """Drop one copy of each hash; SKIPPED where one of them is unknown."""
         layer: Layer | None = self.main
         if not (self.main_known and event.group == self.main.group and event.medium == GPU):
-            layer = self.layers.get((event.group, event.medium))
+            layer = self._known_layer(event.group, event.medium)
         if layer is None:
             self.skipped["unknown_hash"] += 1
             return EventOutcome.SKIPPED
@@ -352,6 +392,8 @@ class Residency:
         skipped."""
         if layer.unplaced.drop(engine_hash) or self._orphans.remove(layer, engine_hash):
             return True
+        if layer.medium == SHARED:
+            return True  # the pool drops blocks by itself
         if self._missing.drop((layer.column, engine_hash)):
             self.complete = not (self._missing.total or self._missing_overflow)
             return True
@@ -361,8 +403,11 @@ class Residency:
     def _skip(
         self, layer: Layer, hashes: Sequence[EngineHash], cause: str
     ) -> tuple[EventOutcome, Sequence[EngineHash]]:
-        """Blocks that the replica stored cannot be held: they are missing."""
+        """Blocks that the replica stored cannot be held: they are missing, those in the
+        pool apart, which holds what it has room for."""
         self.skipped[cause] += 1
+        if layer.medium == SHARED:
+            return EventOutcome.SKIPPED, ()
         for engine_hash in hashes:
             self._missing.add((layer.column, engine_hash))
             self.complete = False

@@ -26,6 +26,7 @@ from preble_plugin.core.events import CacheEvent, Clear
 from preble_plugin.core.expectations import Awaited
 from preble_plugin.core.policies.protocol import Policy
 from preble_plugin.core.policies.registry import load_policy
+from preble_plugin.core.pool import Pool
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.receipts import Receipt, ReceiptRing, WouldBe
 from preble_plugin.core.replica import Replica
@@ -47,6 +48,8 @@ from preble_plugin.core.view import Fleet, PlacementView
 
 MIN_WINDOW_SECONDS: Final = 1.0
 MAX_WINDOW_SECONDS: Final = 86_400.0
+POOL_SHARE: Final = 4
+"""A shared pool adds at most one in so many of `max_tree_blocks` to the tree."""
 
 
 class NoReplicaError(LookupError):
@@ -88,6 +91,7 @@ class Scheduler:
         self._policy = load_policy(policy) if isinstance(policy, str) else policy
         self._window_seconds = window_seconds
         self._tree = PrefixTree(max_tree_blocks)
+        self._pool = Pool(self._tree, max_tree_blocks // POOL_SHARE)
         self._common_model = TimeModel()
         self._awaited = Awaited()
         self._replicas: dict[ReplicaId, Replica] = {}
@@ -126,6 +130,7 @@ class Scheduler:
                 index,
                 self._tree,
                 self.hasher,
+                self._pool,
                 self._common_model,
                 self._awaited,
                 window_seconds=self._window_seconds,
@@ -148,6 +153,8 @@ class Scheduler:
         gone.expectations.close()
         self._columns &= ~(1 << gone.column)
         gone.residency.close()
+        if not self._replicas:
+            self._pool.close()
         self._look_again()
 
     def set_trust(self, replica: ReplicaId, trust: Trust) -> None:

@@ -13,6 +13,10 @@
    prior, whichever was observed first would look fast or slow beside the rest,
    and take all work or none. Nothing is configured.
 
+5. What a load from a slower medium costs is one number for each medium, seconds for each
+   token, which the replicas of a fleet learn together. Before anything was loaded from
+   it, a load is taken to cost a quarter of the computing that it saves.
+
 What it does not follow is the plateau below some 256 new tokens, where a
 prefill takes as long as the step's weights take to read: short prefills there
 are priced a few milliseconds low or high.
@@ -38,9 +42,13 @@ RATED_PROMPT_TOKENS: Final = 2048
 OWN_OBSERVATIONS: Final = 32
 """After so many, a replica's own law is as good as the fleet's and fits it better."""
 
+FIRST_LOAD_SHARE: Final = 0.25
+"""What a load costs of computing the same, until one was observed."""
+
 _FLOOR_OBSERVATIONS: Final = 64
 """After so many, the least law of a fleet is found anew; between, it only falls."""
 _TOKEN_LIMIT: Final = 1 << 40
+_NO_SECONDS: Final = 1e-9
 
 
 class TimeModel:
@@ -52,12 +60,22 @@ class TimeModel:
     (about 0.2 us).
     """
 
-    __slots__ = ("_decode", "_fleet", "_floor", "_floor_age", "_prefill", "_step", "_work")
+    __slots__ = (
+        "_decode",
+        "_fleet",
+        "_floor",
+        "_floor_age",
+        "_loads",
+        "_prefill",
+        "_step",
+        "_work",
+    )
 
     def __init__(self, fleet: TimeModel | None = None) -> None:
         self._fleet = fleet
         self._prefill = OnlineFit(PREFILL_PRIOR)
         self._decode = OnlineFit(DECODE_PRIOR)
+        self._loads: dict[str, OnlineFit] = {} if fleet is None else fleet._loads
         # No coefficient of a member of this fleet is less.
         self._floor = list(PREFILL_PRIOR)
         self._floor_age = _FLOOR_OBSERVATIONS
@@ -129,6 +147,27 @@ class TimeModel:
             self._work = self._prefill.coefficients
         self._lower()
         return learned
+
+    def observe_load(self, medium: str, tokens: int, seconds: float) -> None:
+        """Learn from `tokens` of a prompt that took `seconds` to load from a medium,
+        beyond what the rest took to compute; less than none counts as none. About
+        2 us."""
+        fit = self._loads.get(medium)
+        if fit is None:
+            fit = self._loads[medium] = OnlineFit((FIRST_LOAD_SHARE * PREFILL_PRIOR[1],))
+        fit.observe((tokens,), max(seconds, _NO_SECONDS))
+
+    def load_share(self, medium: str, prompt_tokens: int) -> float:
+        """What loading a token of a prompt of `prompt_tokens` from a medium costs, as a
+        share of computing it, 1 at most: an engine loads what it finds, and a hit is
+        never priced above a miss. O(1)."""
+        fit = self._loads.get(medium)
+        if fit is None:
+            return FIRST_LOAD_SHARE
+        _, linear, _, attention = self._work
+        computed = linear + attention * prompt_tokens
+        loaded = fit.coefficients[0]
+        return loaded / computed if loaded < computed else 1.0
 
     def _lower(self) -> None:
         """Keep the fleet's floor at or below this law and the fleet's. O(1)."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import TypeAlias, overload
+from typing import Final, TypeAlias, overload
 
 from preble_plugin.core.active_blocks import ActiveBlocks
 from preble_plugin.core.block_keys import KEY_BYTES
 from preble_plugin.core.candidate import ReplicaCandidate
-from preble_plugin.core.hits import usable
+from preble_plugin.core.hits import Loads, usable
 from preble_plugin.core.match import Match
 from preble_plugin.core.receipts import DIFFERENT_HITS, LISTED, LOOKED_AT, Figures, Roster
 from preble_plugin.core.replica import Replica
@@ -17,10 +17,13 @@ from preble_plugin.core.request import ReplicaId, Request
 from preble_plugin.core.time_model import TimeModel
 from preble_plugin.core.usage import Placements
 
-Hits: TypeAlias = tuple[int, int, float]
+Hits: TypeAlias = tuple[int, int, float, Loads]
 """Mask of columns of replicas, the tokens of a prompt that each of them need not
-compute, and what these are worth: less than their number where blocks come from a
-slower medium."""
+compute, and what these are worth in tokens computed: less than their number where
+blocks are loaded from slower media, the tokens of which come last."""
+
+
+_NO_LOADS: Final[Loads] = ()
 
 
 class Fleet:
@@ -105,13 +108,19 @@ class Candidates(Sequence[ReplicaCandidate]):
         made = self.made.get(position)
         if made is None:
             source = self._fleet.replicas[position]
-            column, tokens, worth = source.column, 0, 0.0
+            column, tokens, worth, loads = source.column, 0, 0.0, _NO_LOADS
             for hit in self._hits:
                 if hit[0] >> column & 1:
-                    _, tokens, worth = hit
+                    _, tokens, worth, loads = hit
                     break
             made = ReplicaCandidate(
-                source, self._prompt_tokens, tokens, worth, self._now, self._fleet.active_blocks
+                source,
+                self._prompt_tokens,
+                tokens,
+                worth,
+                loads,
+                self._now,
+                self._fleet.active_blocks,
             )
             self.made[position] = made
         return made
@@ -145,13 +154,13 @@ class PlacementView:
         hits = _hits(request, fleet, match, block_size) if request.reads_cache else ()
         longest = holding = 0
         others = 0.0
-        for columns, tokens, _ in hits:
+        for columns, tokens, _, _ in hits:
             if tokens > longest:
                 longest, holding = tokens, columns
             elif tokens == longest:
                 holding |= columns
         if len(hits) > 1:
-            for columns, _, worth in hits:
+            for columns, _, worth, _ in hits:
                 if worth > others and columns & ~holding:
                     others = worth
         self.request = request
@@ -206,7 +215,7 @@ class PlacementView:
     @property
     def least_prefill_seconds(self) -> float:
         """At most P of any candidate."""
-        return self._least_prefill(max((worth for _, _, worth in self._hits), default=0.0))
+        return self._least_prefill(max((worth for _, _, worth, _ in self._hits), default=0.0))
 
     @property
     def least_prefill_elsewhere_seconds(self) -> float:
@@ -261,16 +270,18 @@ def _hits(request: Request, fleet: Fleet, match: Match, block_size: int) -> list
     limit = max(0, (request.prompt_tokens - 1) // block_size)
     drop = fleet.drop_blocks
     if match.layered or drop is None:
-        return _hits_of_each(fleet, match, limit, block_size)
+        return _hits_of_each(fleet, match, limit, block_size, request.prompt_tokens)
     found: list[Hits] = []
     for columns, level in match.levels:
         tokens = ((level if level < limit else limit) - drop) * block_size
         if tokens > 0:
-            found.append((columns, tokens, tokens))
+            found.append((columns, tokens, tokens, _NO_LOADS))
     return found
 
 
-def _hits_of_each(fleet: Fleet, match: Match, limit: int, block_size: int) -> list[Hits]:
+def _hits_of_each(
+    fleet: Fleet, match: Match, limit: int, block_size: int, prompt_tokens: int
+) -> list[Hits]:
     found: list[Hits] = []
     touched = match.touched()
     levels = {
@@ -278,10 +289,15 @@ def _hits_of_each(fleet: Fleet, match: Match, limit: int, block_size: int) -> li
     }
     for position, replica in enumerate(fleet.replicas):
         level = levels.get(position, 0)
-        if level or replica.residency.columns & touched:
-            hit = usable(replica.residency, match, level, limit)
-            blocks = hit.blocks - replica.drop_blocks
-            if blocks > 0:
-                worth = min(hit.credit, blocks) * block_size
-                found.append((1 << replica.column, blocks * block_size, worth))
+        residency = replica.residency
+        if level or (residency.columns | residency.pool.columns) & touched:
+            blocks, loaded = usable(residency, match, level, limit, replica.drop_blocks)
+            if blocks:
+                tokens = blocks * block_size
+                loads = tuple([(medium, count * block_size) for medium, count in loaded])
+                worth = tokens - sum(
+                    count * replica.model.load_share(medium, prompt_tokens)
+                    for medium, count in loads
+                )
+                found.append((1 << replica.column, tokens, worth, loads))
     return found

@@ -11,8 +11,9 @@
 Causes of a skip: `unknown_type` (no such event); `malformed` (a field missing,
 of another type or out of range); `too_large` (over a bound of `wire_form`);
 `lengths` (the tokens, or those looked ahead at, do not fit the blocks);
-`no_tokens` (a store that only names its blocks, as offloading tiers send);
-`extra_keys` (what sets a block apart cannot be read).
+`no_tokens` (a store on the GPU that only names its blocks: from slower tiers it is
+passed on, to be placed by what it names); `extra_keys` (what sets a block apart cannot
+be read).
 
 Follows vLLM 0.31 to 0.33: v1/core/block_pool.py and v1/core/kv_cache_utils.py
 (`generate_block_hash_extra_keys`, `to_event_extra_keys`).
@@ -35,6 +36,7 @@ from preble_plugin.core.events import (
     Store,
     namespace,
 )
+from preble_plugin.core.layer import GPU, SHARED
 from preble_plugin.feed.wire_form import (
     UNREADABLE,
     Cleared,
@@ -100,7 +102,7 @@ def decode(payload: bytes) -> Batch | Garbled:
                 removed_from = None
                 events.append(store)
         elif isinstance(event, Removed):
-            place = (event.group_idx or 0, event.medium or "GPU")
+            place = (event.group_idx or 0, _medium(event.medium))
             if place == removed_from:
                 removed += event.block_hashes
             else:
@@ -119,8 +121,20 @@ def _store(event: Stored) -> Store | None:
     kind = event.kv_cache_spec_kind
     attention = _FULL if kind is None else _ATTENTION.get(kind, _FULL)
     tokens = len(event.token_ids)
+    medium = _medium(event.medium)
     if blocks and not tokens:
-        raise _SkippedError("no_tokens")
+        if medium == GPU:
+            raise _SkippedError("no_tokens")
+        return Store(
+            event.block_hashes,
+            event.parent_block_hash,
+            (),
+            event.block_size,
+            group=event.group_idx or 0,
+            medium=medium,
+            attention=attention,
+            window_tokens=event.kv_cache_spec_sliding_window,
+        )
     listed, rest = divmod(tokens, event.block_size or 1)
     if rest or listed < blocks or (listed > blocks and attention is _FULL):
         raise _SkippedError("lengths")
@@ -150,11 +164,19 @@ def _store(event: Stored) -> Store | None:
         namespace(lora_name, event.lora_id, salt) if at_start else (),
         features,
         event.group_idx or 0,
-        event.medium or "GPU",
+        medium,
         attention,
         event.kv_cache_spec_sliding_window,
         lookahead,
     )
+
+
+def _medium(name: str | None) -> str:
+    """The medium by core's name for it. Engines write them in capitals; vLLM's
+    MooncakeStoreConnector alone says `cpu`, of the pool that all ranks share."""
+    if not name:
+        return GPU
+    return SHARED if name == "cpu" else name.upper()
 
 
 def _what_sets_apart(

@@ -9,6 +9,7 @@ from counted import calls
 from preble_plugin.core import Attention, BlockHasher, Clear, Remove, Store
 from preble_plugin.core.layer import Layer
 from preble_plugin.core.orphans import ORPHAN_STORES, OrphanStores
+from preble_plugin.core.pool import Pool
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.residency import EventOutcome, Residency
 from preble_plugin.core.tree_check import check_residency, check_tree
@@ -40,7 +41,7 @@ class Cache:
 
     def __init__(self, *events: object) -> None:
         self.tree = PrefixTree()
-        self.residency = Residency(self.tree, BlockHasher(1, b"seed"))
+        self.residency = Residency(self.tree, BlockHasher(1, b"seed"), Pool(self.tree, 1000))
         self.apply(*events)
 
     def apply(self, *events: object) -> list[EventOutcome]:

@@ -18,6 +18,7 @@ from preble_plugin.core import (
 )
 from preble_plugin.core.hits import usable
 from preble_plugin.core.orphans import ORPHAN_STORES
+from preble_plugin.core.pool import Pool
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.residency import (
     MISSING_BLOCKS,
@@ -36,7 +37,7 @@ class Cache:
     def __init__(self, max_tree_blocks: int = 1 << 30) -> None:
         self.tree = PrefixTree(max_tree_blocks)
         self.hasher = BlockHasher(BLOCK, b"seed")
-        self.residency = Residency(self.tree, self.hasher)
+        self.residency = Residency(self.tree, self.hasher, Pool(self.tree, 1000))
 
     def apply(self, *events: object) -> list[EventOutcome]:
         applied = [self.residency.apply(event) for event in events]  # type: ignore[arg-type]

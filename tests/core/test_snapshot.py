@@ -13,6 +13,7 @@ from counted import calls
 
 from preble_plugin.core import Attention, BlockHasher, Remove, Store, Trust
 from preble_plugin.core.hits import usable
+from preble_plugin.core.pool import Pool
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.residency import Residency
 from preble_plugin.core.snapshot import capture, restore
@@ -28,7 +29,9 @@ class Cache:
     ) -> None:
         self.tree = PrefixTree(max_blocks)
         self.hasher = BlockHasher(size, b"seed")
-        self.replicas = [Residency(self.tree, self.hasher) for _ in range(1 + others)]
+        self.replicas = [
+            Residency(self.tree, self.hasher, Pool(self.tree, 1000)) for _ in range(1 + others)
+        ]
         self.residency = self.replicas[0]
         for event in events:
             self.residency.apply(event)  # type: ignore[arg-type]
