@@ -312,7 +312,11 @@ class Residency:
             self.pool.stored(layer, last)
         while len(unplaced) > UNPLACED_BLOCKS:
             first = unplaced.first()
-            self._skip(layer, [first] * unplaced.pop(first), "unplaced_full")
+            copies = unplaced.pop(first)
+            if layer.medium == GPU:
+                self._skip(layer, [first] * copies, "unplaced_full")
+            else:
+                self.skipped["unplaced_full"] += 1
 
     def _adopt(self, hashes: Sequence[EngineHash]) -> None:
         """Apply the stores that waited for one of these blocks, and for theirs."""

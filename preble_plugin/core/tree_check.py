@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from preble_plugin.core.block_keys import KEY_BYTES
+from preble_plugin.core.layer import Layer
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.residency import Residency
 from preble_plugin.core.tree_shape import LONGEST_EDGE
@@ -75,8 +77,13 @@ def check_merged(tree: PrefixTree) -> None:
 
 def check_residency(tree: PrefixTree, residency: Residency) -> None:
     """Assert that a replica's hashes and its bitmaps agree. O(blocks)."""
+    check_layers(tree, residency.all_layers)
+
+
+def check_layers(tree: PrefixTree, layers: Iterable[Layer]) -> None:
+    """Assert that the hashes of layers and their bitmaps agree. O(blocks)."""
     runs: set[int] = set()
-    for layer in residency.all_layers:
+    for layer in layers:
         held = sum(node.holds(layer.column).bit_count() for node in tree.held[layer.column])
         names: Counter[tuple[int, int]] = Counter()
         for engine_hash in layer.index:

@@ -41,7 +41,7 @@ from preble_plugin.core import (
     Trust,
 )
 from preble_plugin.core.policies.registry import BUILT_IN
-from preble_plugin.core.tree_check import check_merged, check_residency, check_tree
+from preble_plugin.core.tree_check import check_layers, check_merged, check_residency, check_tree
 
 STEPS: Final = 300
 REPLICAS: Final = (0, 1, "x", "y/1")
@@ -116,6 +116,7 @@ class Life:
         self.both(lambda scheduler: scheduler.status(self.now))
         for scheduler in self.schedulers:
             check_tree(scheduler._tree)
+            check_layers(scheduler._tree, scheduler._pool.layers.values())
             for replica in scheduler._replicas.values():
                 check_residency(scheduler._tree, replica.residency)
 
@@ -225,7 +226,7 @@ class Life:
     def event(self) -> CacheEvent:
         choose, kind = self.choose, self.choose.random()
         group = choose.choice([0] * 8 + [1, 2, 3])
-        medium = choose.choice(["GPU"] * 6 + ["CPU", "DISK"])
+        medium = choose.choice(["GPU"] * 6 + ["CPU", "DISK", "EXTERNAL"])
         if kind < 0.6 or not self.hashes:
             return self.store(group, medium)
         if kind < 0.97:
@@ -252,6 +253,8 @@ class Life:
         if GROUPS[group] is not Attention.FULL:
             own = [one for one in own if choose.random() < 0.6]
         self.hashes += own
+        if medium != "GPU" and choose.random() < 0.3:
+            return Store(own, None, (), 0, group=group, medium=medium, attention=GROUPS[group])
         return Store(
             own,
             names[first - 1] if first else None,

@@ -6,7 +6,7 @@ tokens and the number of its hash: engines may give equal tokens several.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -27,6 +27,9 @@ def hash_of(block: Block) -> int:
     return hash(block) & 0x7FFFFFFFFFFFFFFF
 
 
+SHARED = "EXTERNAL"
+
+
 @dataclass
 class NaiveLayer:
     held: Counter[Block] = field(default_factory=Counter)
@@ -42,10 +45,19 @@ class Waiting:
 
 
 class NaiveCache:
-    def __init__(self) -> None:
-        self.layers: dict[LayerKey, NaiveLayer] = {}
+    def __init__(self, pool: dict[LayerKey, NaiveLayer]) -> None:
+        self.own: dict[LayerKey, NaiveLayer] = {}
+        self.pool = pool
+        """What all replicas share: it holds a block once, whoever stores it."""
         self.waiting: list[Waiting] = []
         self.main_group: int | None = None
+
+    @property
+    def layers(self) -> dict[LayerKey, NaiveLayer]:
+        return self.own | self.pool
+
+    def layer(self, key: LayerKey) -> NaiveLayer:
+        return (self.pool if key[1] == SHARED else self.own).setdefault(key, NaiveLayer())
 
     def known(self, block: Block) -> bool:
         return any(layer.held[block] for layer in self.layers.values())
@@ -60,9 +72,13 @@ class NaiveCache:
 
     # -- events ------------------------------------------------------------------
 
-    def store(self, key: LayerKey, blocks: Sequence[Block], parent: Block | None) -> None:
-        layer = self.layers.setdefault(key, NaiveLayer())
-        if KINDS[key[0]] is not Attention.FULL:
+    def store(
+        self, key: LayerKey, blocks: Sequence[Block], parent: Block | None, told: bool = True
+    ) -> None:
+        """`told`: the store tells the tokens."""
+        layer = self.layer(key)
+        by_hash = key[1] != "GPU" and all(map(self.known, blocks))
+        if KINDS[key[0]] is not Attention.FULL or by_hash or not told:
             layer.unplaced.update(blocks)
             self._place()
             return
@@ -77,7 +93,7 @@ class NaiveCache:
 
     def _hold(self, key: LayerKey, blocks: Sequence[Block]) -> list[tuple[LayerKey, Block]]:
         """Hold blocks and what waited for them; what of these was removed meanwhile."""
-        self.layers[key].held.update(blocks)
+        self.layer(key).held.update(blocks)
         removed: list[tuple[LayerKey, Block]] = []
         for one in [one for one in self.waiting if one.parent in blocks]:
             if one in self.waiting:
@@ -92,6 +108,9 @@ class NaiveCache:
             for block in list(layer.unplaced):
                 if self.known(block):
                     layer.held[block] += layer.unplaced.pop(block)
+        for layer in self.pool.values():
+            layer.held = Counter(set(+layer.held))
+            layer.unplaced = Counter(set(+layer.unplaced) - set(layer.held))
 
     def remove(self, key: LayerKey, block: Block) -> None:
         layer = self.layers.get(key, NaiveLayer())
@@ -108,26 +127,33 @@ class NaiveCache:
 
     def clear(self) -> None:
         self.waiting.clear()
-        for layer in self.layers.values():
+        for layer in self.own.values():
             layer.held.clear()
             layer.unplaced.clear()
 
     # -- hits --------------------------------------------------------------------
 
     def hit(self, prompt: Prefix) -> int:
-        """Blocks: the longest prefix of which every group holds what it needs."""
-        groups: dict[int, set[Prefix]] = defaultdict(set)
-        groups[self.main_group or 0] = set()
-        for (group, _), layer in self.layers.items():
-            groups[group] |= {prefix for prefix, _ in +layer.held}
+        """Blocks: the longest prefix of which every group holds what it needs on the GPU,
+        and what they hold of the rest without a gap in slower media."""
+        groups = {self.main_group or 0, *(group for group, _ in self.layers)}
         whole = [prompt[:end] for end in range(BLOCK, len(prompt) + 1, BLOCK)]
-        for length in range(len(whole), 0, -1):
-            if all(
-                set(whole[:length][-NEEDED[KINDS[group]] :]) <= held
-                for group, held in groups.items()
-            ):
-                return length
-        return 0
+        for on_gpu in (True, False):
+            held: dict[int, set[Prefix]] = {group: set() for group in groups}
+            for (group, medium), layer in self.layers.items():
+                if (medium == "GPU") is on_gpu:
+                    held[group] |= {prefix for prefix, _ in +layer.held}
+            whole = whole[_longest(whole, held) :]
+        return len(prompt) // BLOCK - len(whole)
+
+
+def _longest(prefixes: list[Prefix], held: dict[int, set[Prefix]]) -> int:
+    """How many of the prefixes, from the first on, all groups hold what they need of."""
+    for length in range(len(prefixes), 0, -1):
+        needed = {group: prefixes[:length][-NEEDED[KINDS[group]] :] for group in held}
+        if all(set(needed[group]) <= held[group] for group in held):
+            return length
+    return 0
 
 
 NEEDED = {Attention.FULL: 1 << 30, Attention.SLIDING_WINDOW: WINDOW_BLOCKS, Attention.MAMBA: 1}

@@ -10,7 +10,7 @@ from builders import BLOCK, hashes, prompt, scheduler, store, view
 from preble_plugin.core import Attention, Remove, Scheduler
 
 TOKENS = prompt(1, 24)
-CREDITS = {"GPU": 1.0, "CPU": 0.75, "CPU_PINNED": 0.75, "DISK": 0.25}
+ALL_MEDIA = ("GPU", "CPU", "CPU_PINNED", "DISK", "EXTERNAL")
 
 
 class Cache:
@@ -45,29 +45,28 @@ class Cache:
             self.made.apply(0, [Remove([hashes(TOKENS)[block]], group, medium)], 0.0)
 
     def usable(self, limit: int) -> tuple[int, float]:
-        """The largest number of blocks at which every group has what it needs, and what
-        these are worth."""
+        """Blocks: the largest number at which every group has what it needs on the GPU, and
+        from there on in slower media; and what these are worth."""
+        on_gpu = self._longest({"GPU"}, 0, limit)
+        slower = {medium for _, medium in self.held} - {"GPU"}
+        return (found := self._longest(slower, on_gpu, limit)), found - 0.25 * (found - on_gpu)
 
+    def _longest(self, media: set[str], first: int, limit: int) -> int:
         def fits(blocks: int) -> bool:
             for group, (attention, window) in self.groups.items():
-                has = set().union(*(h for (one, _), h in self.held.items() if one == group))
-                if not has and group:
+                if group and not any(self.held.get((group, one)) for one in ALL_MEDIA):
                     continue  # a group that no event has named is not known
+                has = set().union(*(self.held.get((group, one), set()) for one in media))
                 needs = {
-                    Attention.FULL: range(blocks),
-                    Attention.SLIDING_WINDOW: range(max(blocks - window, 0), blocks),
+                    Attention.FULL: range(first, blocks),
+                    Attention.SLIDING_WINDOW: range(max(blocks - window, first), blocks),
                     Attention.MAMBA: range(blocks - 1, blocks),
                 }[attention]
                 if not set(needs) <= has:
                     return False
             return True
 
-        blocks = max((n for n in range(1, limit + 1) if fits(n)), default=0)
-        worth = sum(
-            max(CREDITS[medium] for (group, medium), h in self.held.items() if not group and n in h)
-            for n in range(blocks)
-        )
-        return blocks, worth
+        return max((n for n in range(first + 1, limit + 1) if fits(n)), default=first)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -79,11 +78,12 @@ def test_a_hit_is_the_longest_at_which_every_group_has_what_it_needs(seed):
             [(Attention.SLIDING_WINDOW, choose.choice([1, 2, 5, 40])), (Attention.MAMBA, 0)]
         )
     cache = Cache(groups)
-    media = choose.choice([["GPU"], ["GPU", "CPU"], ["GPU", "DISK", "CPU_PINNED"]])
+    slower = choose.choice([[], ["CPU"], ["DISK", "CPU_PINNED"], ["CPU", "EXTERNAL"]])
+    media = ["GPU", *slower]
     for group in groups:
         cache.store(group, "GPU", 0, choose.randrange(1, 25))
         for medium in media[1:]:
-            if not group:
+            if not group or choose.random() < 0.7:
                 cache.store(group, medium, 0, choose.randrange(1, 25))
     for _ in range(choose.randrange(8)):
         cache.remove(choose.choice(list(groups)), choose.choice(media), choose.randrange(24))
@@ -95,12 +95,24 @@ def test_a_hit_is_the_longest_at_which_every_group_has_what_it_needs(seed):
         assert shown.miss_tokens == tokens - int(worth * BLOCK)
 
 
-def test_an_engine_that_computes_a_block_again_loses_no_credit_of_the_others():
+@pytest.mark.parametrize(("on_gpu", "worth"), [(0, 13.5), (10, 16), (19, 18)])
+def test_what_an_engine_computes_again_is_the_end_of_what_it_loads(on_gpu: int, worth: float):
     cache = Cache({0: (Attention.FULL, 0)})
     cache.store(0, "CPU", 0, 20)
+    if on_gpu:
+        cache.store(0, "GPU", 0, on_gpu)
     cache.made.add_replica(0, drop_blocks=2)
     shown = view(cache.made, TOKENS).candidates[0]
-    assert (shown.hit_tokens, shown.miss_tokens) == (18 * BLOCK, 24 * BLOCK - 15 * BLOCK)
+    assert (shown.hit_tokens, shown.miss_tokens) == (18 * BLOCK, 24 * BLOCK - worth * BLOCK)
+
+
+def test_what_is_loaded_takes_room_on_the_gpu():
+    cache = Cache({0: (Attention.FULL, 0)})
+    cache.store(0, "CPU", 0, 20)
+    cache.made.add_replica(0, capacity_blocks=24)
+    assert view(cache.made, TOKENS).candidates[0].evicted_blocks == 0
+    cache.made.add_replica(0, capacity_blocks=20)
+    assert view(cache.made, TOKENS).candidates[0].evicted_blocks == 4
 
 
 def test_replicas_with_one_layer_and_with_several_stand_beside_each_other():

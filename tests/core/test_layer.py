@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
 from preble_plugin.core import Attention
 from preble_plugin.core.layer import Copies, Layer
 
@@ -48,13 +46,6 @@ def test_nothing_is_left_when_all_is_dropped():
     counted = copies("a", "b")
     counted.clear()
     assert (len(counted), counted.total, counted.items()) == (0, 0, [])
-
-
-@pytest.mark.parametrize(
-    ("medium", "credit"), [("GPU", 1.0), ("CPU", 0.75), ("CPU_PINNED", 0.75), ("DISK", 0.25)]
-)
-def test_a_hit_in_a_slower_medium_is_worth_less(medium: str, credit: float):
-    assert Layer(0, 0, Attention.FULL, 0, medium).credit == credit
 
 
 def test_a_layer_counts_blocks_by_hash_and_copy_but_not_those_without_a_place():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from builders import BLOCK, hashes, place, prompt, scheduler, store
 
@@ -16,7 +17,7 @@ from preble_plugin.core import (
     Store,
     Trust,
 )
-from preble_plugin.core.hits import usable
+from preble_plugin.core.hits import Hit, usable
 from preble_plugin.core.orphans import ORPHAN_STORES
 from preble_plugin.core.pool import Pool
 from preble_plugin.core.prefix_tree import PrefixTree
@@ -46,9 +47,9 @@ class Cache:
         return applied
 
     def hit(self, tokens: list[int], limit: int | None = None) -> int:
-        return int(self.worth(tokens, limit)[0])
+        return self.found(tokens, limit).blocks
 
-    def worth(self, tokens: list[int], limit: int | None = None) -> tuple[int, float]:
+    def found(self, tokens: list[int], limit: int | None = None) -> Hit:
         match = self.tree.match(self.hasher.prompt_keys(tokens), 1 << self.residency.column)
         level = match.levels[-1][1] if match.levels else 0
         most = limit if limit is not None else len(tokens) // BLOCK
@@ -201,12 +202,78 @@ def test_the_tree_is_bounded():
     assert cache.residency.missing_blocks == 10
 
 
-def test_a_lower_tier_counts_with_its_credit():
+def test_what_a_slower_medium_has_behind_the_gpu_is_loaded_from_it():
     cache, tokens = Cache(), prompt(1, 4)
     cache.apply(store(tokens), store(tokens, medium="CPU"), Remove(hashes(tokens)[2:]))
-    assert cache.worth(tokens) == (4, 2 + 2 * 0.75)
+    assert cache.found(tokens) == (4, (("CPU", 2),))
     cache.apply(Remove(hashes(tokens)[2:], medium="CPU"))
-    assert cache.worth(tokens) == (2, 2.0)
+    assert cache.found(tokens) == (2, ())
+
+
+def test_a_block_on_the_gpu_behind_one_that_only_a_slower_medium_has_is_not_found():
+    cache, tokens = Cache(), prompt(1, 6)
+    cache.apply(store(tokens), store(tokens, medium="CPU"))
+    cache.apply(Remove(hashes(tokens)[2:3]), Remove(hashes(tokens)[4:], medium="CPU"))
+    assert cache.found(tokens) == (4, (("CPU", 2),))
+
+
+def test_slower_media_go_on_where_another_of_them_ends():
+    cache, tokens = Cache(), prompt(1, 6)
+    cache.apply(store(tokens), *(store(tokens, medium=one) for one in ("CPU", "DISK")))
+    cache.apply(Remove(hashes(tokens)[1:]), Remove(hashes(tokens)[3:4], medium="CPU"))
+    assert cache.found(tokens) == (6, (("CPU", 4), ("DISK", 1)))
+
+
+@pytest.mark.parametrize("medium", ["CPU", "EXTERNAL"])
+def test_a_store_of_a_slower_medium_that_only_names_blocks_goes_by_their_hashes(medium):
+    cache, tokens = Cache(), prompt(1, 4)
+    placeholder = Store(hashes(tokens)[1:], None, (), 0, medium=medium)
+    cache.apply(store(tokens, salt="a"), store(tokens))
+    assert cache.apply(placeholder) == [EventOutcome.APPLIED]
+    cache.apply(Remove(hashes(tokens)[1:]), Remove(hashes(tokens, "a")))
+    assert cache.found(tokens) == (4, ((medium, 3),))
+    cache.apply(Remove(hashes(tokens)[1:], medium=medium))
+    assert cache.hit(tokens) == 1
+
+
+def test_a_placeholder_waits_for_the_block_that_it_names():
+    cache, tokens = Cache(), prompt(1, 3)
+    placeholder = Store(hashes(tokens), None, (), 0, medium="CPU")
+    assert cache.apply(placeholder) == [EventOutcome.WAITING]
+    cache.apply(store(tokens), Remove(hashes(tokens)))
+    assert cache.found(tokens) == (3, (("CPU", 3),))
+
+
+def test_a_store_of_a_slower_medium_that_leaves_the_salt_out_goes_by_its_hashes():
+    cache, tokens = Cache(), prompt(1, 3)
+    without = store(tokens, salt="a")
+    without = msgspec.structs.replace(without, namespace=(), medium="CPU")
+    cache.apply(store(tokens, salt="a"), without, Remove(hashes(tokens, "a")))
+    assert cache.hit(tokens) == 0
+
+
+def test_hashes_that_go_by_their_names_stay_one_run():
+    cache, tokens = Cache(), prompt(1, 5)
+    each = [store(tokens[: end * BLOCK], end - 1, medium="CPU") for end in range(1, 6)]
+    cache.apply(store(tokens), *each)
+    assert len(cache.residency.layers[0, "CPU"].index.runs()) == 1
+
+
+def test_a_group_in_a_slower_medium_is_of_the_kind_that_it_is_of_on_the_gpu():
+    cache, tokens = Cache(), prompt(1, 6)
+    names = hashes(tokens)
+    cache.apply(store(tokens), sliding(tokens, range(6)))
+    cache.apply(store(tokens, medium="CPU"), Store(names[4:], None, (), 0, group=1, medium="CPU"))
+    cache.apply(Remove(names), Remove(names, 1))
+    assert cache.hit(tokens) == 6
+
+
+def test_placeholders_that_find_no_block_leave_the_residency_complete():
+    cache = Cache()
+    cache.apply(store(prompt(1, 1)))
+    cache.apply(Store(list(range(UNPLACED_BLOCKS + 5)), None, (), 0, medium="CPU"))
+    assert cache.residency.skipped == {"unplaced_full": 5}
+    assert cache.residency.complete
 
 
 def test_a_removal_from_one_tier_leaves_the_other():
@@ -214,7 +281,7 @@ def test_a_removal_from_one_tier_leaves_the_other():
     cache.apply(store(tokens), store(tokens, medium="CPU_PINNED"), Remove(hashes(tokens)))
     assert cache.hit(tokens) == 2
     cache.apply(store(tokens))
-    assert cache.worth(tokens) == (2, 2.0)
+    assert cache.found(tokens) == (2, ())
 
 
 def sliding(tokens: list[int], blocks: Sequence[int], window: int = 2 * BLOCK + 1) -> Store:
@@ -301,7 +368,7 @@ def test_a_sequence_goes_on_below_either_hash_of_a_block():
 def test_a_store_in_a_slower_medium_goes_on_below_a_block_of_the_gpu():
     cache, tokens = Cache(), prompt(1, 3)
     cache.apply(store(tokens), Remove(hashes(tokens)[2:]), store(tokens, 2, medium="CPU"))
-    assert cache.worth(tokens) == (3, 2.75)
+    assert cache.found(tokens) == (3, (("CPU", 1),))
     assert cache.residency.copies == 2
     cache.apply(Remove(hashes(tokens)[2:], medium="CPU"))
     assert cache.hit(tokens) == 2
@@ -311,7 +378,7 @@ def test_a_medium_is_restored_as_itself():
     cache, tokens, other = Cache(), prompt(1, 3), Cache()
     cache.apply(store(tokens), Remove(hashes(tokens)[2:]), store(tokens, 2, medium="CPU"))
     restore(other.tree, other.residency, capture(cache.tree, cache.residency).encode())
-    assert (other.worth(tokens), other.residency.copies) == ((3, 2.75), 2)
+    assert (other.found(tokens), other.residency.copies) == ((3, (("CPU", 1),)), 2)
     other.apply(Remove(hashes(tokens)[2:], medium="CPU"))
     assert other.hit(tokens) == 2
 

@@ -12,21 +12,34 @@ from compiled import IMPLEMENTATIONS, Implementation
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from naive_cache import BLOCK, KINDS, WINDOW_BLOCKS, Block, LayerKey, NaiveCache, Prefix, hash_of
+from naive_cache import (
+    BLOCK,
+    KINDS,
+    WINDOW_BLOCKS,
+    Block,
+    LayerKey,
+    NaiveCache,
+    NaiveLayer,
+    Prefix,
+    hash_of,
+)
 
 from preble_plugin.core import Attention
 from preble_plugin.core.block_keys import BlockHasher
 from preble_plugin.core.events import CacheEvent, Clear, Remove, Store
 from preble_plugin.core.hits import usable
+from preble_plugin.core.pool import Pool
 from preble_plugin.core.prefix_tree import Expectation, PrefixTree
 from preble_plugin.core.residency import Residency
 from preble_plugin.core.snapshot import capture, restore
-from preble_plugin.core.tree_check import check_merged, check_residency, check_tree
+from preble_plugin.core.tree_check import check_layers, check_merged, check_residency, check_tree
 from preble_plugin.core.usage import first_use
 
 HASHER = BlockHasher(BLOCK, b"seed")
 FIRST_USE = first_use(0.0, 180.0)
 UNBOUNDED = 1 << 30
+POOL_BLOCKS = 1 << 20
+MEDIA = ["GPU"] * 4 + ["CPU", "CPU", "DISK", "EXTERNAL"]
 
 
 class World:
@@ -40,7 +53,8 @@ class World:
 
     def _begin(self, replicas: int) -> None:
         self.tree = PrefixTree(self.max_blocks)
-        self.replicas = [Residency(self.tree, HASHER) for _ in range(replicas)]
+        self.pool = Pool(self.tree, POOL_BLOCKS)
+        self.replicas = [Residency(self.tree, HASHER, self.pool) for _ in range(replicas)]
 
     def apply(self, which: int, event: CacheEvent) -> None:
         self.replicas[which].apply(event)
@@ -94,6 +108,7 @@ class World:
         check_tree(self.tree)
         for one in self.replicas:
             check_residency(self.tree, one)
+        check_layers(self.tree, self.pool.layers.values())
         held = (one.hash_count for one in self.replicas)
         return self.tree.nodes, self.tree.blocks, *self.tree.expected_blocks.values(), *held
 
@@ -103,7 +118,8 @@ class Fleet:
 
     def __init__(self, replicas: int, max_blocks: int = UNBOUNDED) -> None:
         self.bounded = max_blocks < UNBOUNDED
-        self.naive = [NaiveCache() for _ in range(replicas)]
+        self.pool: dict[LayerKey, NaiveLayer] = {}
+        self.naive = [NaiveCache(self.pool) for _ in range(replicas)]
         self._worlds = [World(one, replicas, max_blocks) for one in IMPLEMENTATIONS.values()]
 
     def worlds(self) -> Iterator[World]:
@@ -112,15 +128,21 @@ class Fleet:
             yield world
 
     def store(
-        self, which: int, key: LayerKey, blocks: list[Block], parent: Block | None, tokens: Prefix
+        self,
+        which: int,
+        key: LayerKey,
+        blocks: list[Block],
+        parent: Block | None,
+        tokens: Prefix,
+        told: bool = True,
     ) -> None:
         kind = KINDS[key[0]]
         window = WINDOW_BLOCKS * BLOCK + 1 if kind is Attention.SLIDING_WINDOW else None
         event = Store(
             [hash_of(block) for block in blocks],
             None if parent is None else hash_of(parent),
-            list(tokens),
-            BLOCK,
+            list(tokens) if told else [],
+            BLOCK if told else 0,
             group=key[0],
             medium=key[1],
             attention=kind,
@@ -128,7 +150,7 @@ class Fleet:
         )
         for world in self.worlds():
             world.apply(which, event)
-        self.naive[which].store(key, blocks, parent)
+        self.naive[which].store(key, blocks, parent, told)
 
     def remove(self, which: int, key: LayerKey, blocks: list[Block]) -> None:
         event = Remove([hash_of(block) for block in blocks], *key)
@@ -173,6 +195,7 @@ class Fleet:
         for which in range(len(self.naive)):
             self.clear(which)
         for world in self.worlds():
+            world.pool.close()
             world.check()
             assert (world.tree.nodes, world.tree.blocks) == (0, 0), "something was not freed"
 
@@ -194,7 +217,7 @@ def drawn_name(choose: random.Random) -> int:
 
 
 def drawn_layer(choose: random.Random) -> LayerKey:
-    return choose.choice([0, 0, 0, 0, 0, 1, 2, 3]), choose.choice(["GPU"] * 3 + ["CPU", "DISK"])
+    return choose.choice([0, 0, 0, 0, 0, 1, 2, 3]), choose.choice(MEDIA)
 
 
 class ResidencyMachine(RuleBasedStateMachine):
@@ -234,7 +257,9 @@ class ResidencyMachine(RuleBasedStateMachine):
             blocks = [one for one in blocks if choose.random() < 0.6]
         above = (prompt[: first * BLOCK], drawn_name(choose)) if first else None
         if blocks:
-            self.fleet.store(which, key, blocks, above, prompt[first * BLOCK : whole * BLOCK])
+            told = key[1] == "GPU" or choose.random() < 0.7
+            tokens = prompt[first * BLOCK : whole * BLOCK]
+            self.fleet.store(which, key, blocks, above, tokens, told)
 
     def store_in_a_circle(self, which: int, choose: random.Random) -> None:
         """Two stores, or one, that wait for each other's blocks."""
@@ -295,6 +320,7 @@ class ResidencyMachine(RuleBasedStateMachine):
             self.end_all()
             for world in self.fleet.worlds():
                 world.restart()
+            self.fleet.pool.clear()
 
     @invariant()
     def sound(self) -> None:

@@ -12,7 +12,7 @@ from builders import BLOCK, hashes, prompt, scheduler, store
 from counted import calls
 
 from preble_plugin.core import Attention, BlockHasher, Remove, Store, Trust
-from preble_plugin.core.hits import usable
+from preble_plugin.core.hits import Hit, usable
 from preble_plugin.core.pool import Pool
 from preble_plugin.core.prefix_tree import PrefixTree
 from preble_plugin.core.residency import Residency
@@ -49,7 +49,7 @@ class Cache:
         for residency in self.replicas:
             check_residency(self.tree, residency)
 
-    def hit(self, tokens: list[int]) -> tuple[int, float]:
+    def hit(self, tokens: list[int]) -> Hit:
         match = self.tree.match(self.hasher.prompt_keys(tokens), 1 << self.residency.column)
         level = match.levels[-1][1] if match.levels else 0
         return usable(self.residency, match, level, len(tokens) // self.hasher.block_size)
@@ -138,7 +138,7 @@ def test_what_went_through_a_snapshot_is_removed_like_the_original(name: str):
 def test_a_snapshot_replaces_what_was_there(name: str):
     cache, other = Cache(*CACHES[name]), Cache(store(prompt(7, 5)), store(DOCUMENT), AGAIN)
     other.restore(cache.snapshot())
-    assert other.hit(prompt(7, 5)) == (0, 0)
+    assert other.hit(prompt(7, 5)) == (0, ())
     assert other.residency.copies == cache.residency.copies
 
 
