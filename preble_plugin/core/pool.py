@@ -41,12 +41,13 @@ class Pool:
         self.columns |= 1 << column
         return made
 
-    def stored(self, layer: Layer, leaf: Node) -> None:
-        """Blocks on the path to `leaf` were stored in `layer`. O(path), and amortised
-        O(1) for each block that was ever stored."""
-        self._tree.touch(leaf, layer.column)
-        if len(layer.index) > self.max_blocks:
-            self._drop(layer, len(layer.index) - self.max_blocks)
+    def make_room(self, layer: Layer, blocks: int) -> None:
+        """So many blocks are to be stored in `layer`: drop what is over its bound then, or
+        has no room in the tree. Amortised O(1) for each block that was ever stored."""
+        over = len(layer.index) + blocks - self.max_blocks
+        over = max(over, blocks - self._tree.room)
+        if over > 0:
+            self._drop(layer, over + self.max_blocks // _DROPPED_SHARE)
 
     def touch(self, leaf: Node) -> None:
         """The path to `leaf` is used. O(path x groups)."""
@@ -61,11 +62,10 @@ class Pool:
         self.layers.clear()
         self.columns = 0
 
-    def _drop(self, layer: Layer, over: int) -> None:
-        """Drop the least recently used nodes: `over` blocks and an eighth of the bound.
-        O(blocks of the layer)."""
+    def _drop(self, layer: Layer, left: int) -> None:
+        """Drop the least recently used nodes, until so many blocks are dropped. O(blocks
+        of the layer)."""
         tree, column = self._tree, layer.column
-        left = over + self.max_blocks // _DROPPED_SHARE
         old: set[Node] = set()
         for node in tree.held[column]:
             old.add(node)

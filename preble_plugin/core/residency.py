@@ -195,6 +195,8 @@ class Residency:
         if not (self.main_known and event.group == layer.group and event.medium == GPU):
             layer = self._layer_of(event)
         hashes, parent = event.hashes, event.parent
+        if layer.medium == SHARED:
+            self.pool.make_room(layer, len(hashes))
         own_size = event.block_size == self.hasher.block_size
         if (
             event.attention is not Attention.FULL
@@ -238,7 +240,7 @@ class Residency:
         if before or not layer.index.add(known, leaf, depth, parent):
             self._index_each(layer, known, leaf, depth, before)
         if layer.medium == SHARED:
-            self.pool.stored(layer, leaf)
+            self._tree.touch(leaf, layer.column)
         if self.layers or self.pool.layers:
             for other in (*self.layers.values(), *self.pool.layers.values()):
                 if other.unplaced.total:
@@ -309,7 +311,7 @@ class Residency:
             if more:
                 layer.copies.add(engine_hash, more)
         if last is not None and layer.medium == SHARED:
-            self.pool.stored(layer, last)
+            tree.touch(last, layer.column)
         while len(unplaced) > UNPLACED_BLOCKS:
             first = unplaced.first()
             copies = unplaced.pop(first)

@@ -323,3 +323,67 @@ def test_a_first_token_told_late_frees_the_prefill_and_teaches_nothing():
     told_late.placed("b", 500, 2000, 40, now=70.0)
     untouched.placed("b", 500, 2000, 40, now=70.0)
     assert told_late.load_seconds(70.0) == untouched.load_seconds(70.0)
+
+
+# -- what is loaded from slower media ----------------------------------------------------
+
+LAW = (0.01, 1e-4)
+"""Seconds per request and new token."""
+
+
+def taught() -> ReplicaLoad:
+    """A replica that computes by `LAW`."""
+    served = load()
+    for number in range(200):
+        new, cached = 100 + number * 37 % 1900, number * 53 % 4000
+        served.placed("a", new, new + cached, 1, now=10.0 * number)
+        first(served, "a", now=10.0 * number + LAW[0] + LAW[1] * new, cached=cached)
+        served.finished("a", 1, now=10.0 * number + 5.0)
+    return served
+
+
+def loading(
+    served: ReplicaLoad, now: float, cached: int | None, *loads: tuple[str, int], seconds: float
+) -> None:
+    """A prompt of 2,000 tokens, 500 of them on the GPU, and what `loads` lists."""
+    hit = 500 + sum(tokens for _, tokens in loads)
+    served.placed("b", 2000 - hit, 2000, 1, now, hit, loads)
+    first(served, "b", now=now + seconds, cached=cached)
+    served.finished("b", 1, now=now + 5.0)
+
+
+@pytest.mark.parametrize("cached", [1500, None])
+def test_first_tokens_teach_what_a_load_costs_and_not_what_computing_does(cached):
+    served = taught()
+    before = served.model.prefill_coefficients
+    for number in range(40):
+        spent = LAW[0] + LAW[1] * 500 + 2e-5 * 1000
+        loading(served, 5000.0 + 10 * number, cached, ("CPU", 1000), seconds=spent)
+    assert served.model.load_share("CPU", 2000) == pytest.approx(0.2, rel=0.1)
+    assert served.model.prefill_coefficients == before
+
+
+def test_a_load_that_the_engine_found_a_part_of_counts_for_that_part():
+    served = taught()
+    for number in range(40):
+        spent = LAW[0] + LAW[1] * 1100 + 2e-5 * 400
+        loading(served, 5000.0 + 10 * number, 900, ("CPU", 1000), seconds=spent)
+    assert served.model.load_share("CPU", 2000) == pytest.approx(0.2, rel=0.2)
+
+
+def test_a_load_that_the_engine_did_not_find_teaches_what_computing_costs():
+    served = taught()
+    before = served.model.prefill_coefficients
+    for number in range(8):
+        loading(served, 5000.0 + 10 * number, 500, ("CPU", 1000), seconds=0.5)
+    assert served.model.load_share("CPU", 2000) == 0.25
+    assert served.model.prefill_coefficients != before
+
+
+def test_loads_from_several_media_at_once_teach_nothing():
+    served = taught()
+    before = served.model.prefill_coefficients
+    loading(served, 5000.0, 1500, ("CPU", 600), ("DISK", 400), seconds=0.5)
+    loading(served, 5020.0, 1500, ("CPU", 600), ("DISK", 400), seconds=0.5)
+    assert [served.model.load_share(one, 2000) for one in ("CPU", "DISK")] == [0.25, 0.25]
+    assert served.model.prefill_coefficients == before

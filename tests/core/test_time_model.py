@@ -278,3 +278,30 @@ def test_a_replica_that_joins_does_not_prefill_in_less_than_the_least():
 
     assert bounds.exact[1] < bounds.exact[0] / 2
     assert all(least <= exact for least, exact in zip(bounds.least, bounds.exact, strict=True))
+
+
+# -- loads from slower media -------------------------------------------------------------
+
+
+def test_a_load_costs_a_quarter_of_computing_until_one_was_seen():
+    assert TimeModel().load_share("CPU", 4000) == 0.25
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+def test_what_a_load_costs_is_learned_by_medium_and_for_the_fleet(share):
+    fleet = TimeModel()
+    one, other = TimeModel(fleet), TimeModel(fleet)
+    computed = one.prefill_seconds(1000, 2000) - one.prefill_seconds(999, 2000)
+    for tokens in (100, 1000, 300) * 10:
+        one.observe_load("CPU", tokens, share * computed * tokens)
+    assert other.load_share("CPU", 2000) == pytest.approx(share, rel=0.02)
+    assert other.load_share("CPU", 20_000) < share, "a later token takes longer to compute"
+    assert other.load_share("DISK", 2000) == 0.25
+
+
+@pytest.mark.parametrize(("seconds", "share"), [(-1.0, 0.0), (0.0, 0.0), (1e3, 1.0)])
+def test_a_load_is_never_worth_more_than_computing_nor_less_than_nothing(seconds, share):
+    model = TimeModel()
+    for _ in range(50):
+        model.observe_load("CPU", 1000, seconds)
+    assert model.load_share("CPU", 2000) == pytest.approx(share, abs=1e-3)

@@ -317,3 +317,26 @@ def test_the_time_of_a_payload_is_read_without_its_events() -> None:
     assert timestamp(payload("anything", timestamp=3.0)) == 3.0
     assert timestamp(payload(timestamp=float("nan"))) is None
     assert timestamp(b"\xc1") is None
+
+
+# -- slower tiers ------------------------------------------------------------------------
+
+
+def test_a_store_of_a_slower_tier_that_only_names_its_blocks_is_passed_on() -> None:
+    store = store_of(
+        stored_map(
+            [1, 2], token_ids=[], block_size=0, parent_block_hash=None, medium="CPU", group_idx=1
+        )
+    )
+    assert (store.hashes, store.tokens, store.group, store.medium) == ([1, 2], (), 1, "CPU")
+
+
+@pytest.mark.parametrize(
+    ("name", "medium"),
+    [("gpu", "GPU"), ("cpu_pinned", "CPU_PINNED"), ("Storage", "STORAGE"), ("cpu", "EXTERNAL")],
+)
+def test_media_are_named_in_any_case_and_mooncakes_is_the_shared_pool(
+    name: str, medium: str
+) -> None:
+    batch = decoded(stored_map([1], medium=name), removed_map([1], medium=name))
+    assert [event.medium for event in batch.events] == [medium] * 2
