@@ -9,7 +9,7 @@ assert core.steps() == ["a", "b"]
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,8 @@ from preble_plugin.bench.tiny_model import make_tiny_model
 from tests.engines import TINY_MODEL
 
 BLOCK = 32
+BLOCK_BYTES = 2 * BLOCK * 2 * 64 * 4
+"""Of one layer: keys and values of two heads, 64 floats each."""
 _SAID = 7
 
 
@@ -49,6 +51,7 @@ class Core:
             FullAttentionSpec,
             KVCacheConfig,
             KVCacheGroupSpec,
+            KVCacheTensor,
             SlidingWindowSpec,
         )
         from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
@@ -80,9 +83,13 @@ class Core:
             )
             for number, window in enumerate(attention)
         ]
+        tensors = [
+            KVCacheTensor(blocks * BLOCK_BYTES, list(group.layer_names), 0, BLOCK_BYTES)
+            for group in groups
+        ]
         self.scheduler: Any = kind(
             vllm_config=config,
-            kv_cache_config=KVCacheConfig(blocks, [], groups),
+            kv_cache_config=KVCacheConfig(blocks, tensors, groups),
             structured_output_manager=StructuredOutputManager(config),
             block_size=BLOCK,
             log_stats=True,
@@ -107,6 +114,9 @@ class Core:
         """Batches of events, as on the wire."""
         self.arrived: set[str] = set()
         """Requests whose blocks a KV connector has brought by the next outcome."""
+        self.worker: Callable[[Any], tuple[set[str], Any]] = lambda asked: (set(), None)
+        """What the worker's half of a connector says to what its scheduler's asked for in
+        a step: the requests whose blocks it brought, and its metadata."""
 
     def publish(self, batch: Any) -> None:
         """Take what the scheduler publishes."""
@@ -157,7 +167,11 @@ class Core:
         for name, new in zip(names, told, strict=True):
             self.said[name] = self.said.get(name, 0) + len(new)
         places = {name: place for place, name in enumerate(names)}
-        brought, self.arrived = self._brought(finished_recving=self.arrived or None), set()
+        arrived, carried = self.worker(done.kv_connector_metadata)
+        brought = self._brought(
+            finished_recving=self.arrived | arrived or None, kv_connector_worker_meta=carried
+        )
+        self.arrived = set()
         self.scheduler.update_from_output(
             done, self._output(names, places, told, kv_connector_output=brought)
         )
