@@ -29,6 +29,7 @@ _ENGINE: Final = "sglang.srt.entrypoints.engine"
 _CONN: Final = "sglang.srt.disaggregation.common.conn"
 _EVENTS: Final = "sglang.srt.disaggregation.kv_events"
 _IO: Final = "sglang.srt.managers.io_struct"
+_MEMORY: Final = "sglang.srt.mem_cache"
 _LOADS: Final = "sglang.srt.managers.load_snapshot"
 _RESULTS: Final = f"{_COMPONENTS}.batch_result_processor:SchedulerBatchResultProcessor"
 _SCHEDULER: Final = "sglang.srt.managers.scheduler:Scheduler"
@@ -158,6 +159,14 @@ SCHEDULER: Final = touches(
             takes("self"),
             mentions("kv_mgr attn_dp_rank"),
         ],
+        f"{_MEMORY}.unified_radix_cache:UnifiedRadixCache": [has("tree_core ongoing_backup")],
+        f"{_MEMORY}.unified_radix_cache:UnifiedRadixCache._drain_storage_control_queues_impl": [
+            mentions("ongoing_backup ack_backup_queue")
+        ],
+        f"{_MEMORY}.unified_cache.unified_tree_core:UnifiedTreeCore.kv_events": (),
+        f"{_MEMORY}.unified_cache.unified_tree_core:UnifiedTreeCore.node_by_id": [called(None, 0)],
+        f"{_MEMORY}.events:KVCacheEventRecorder.record_store": [called(None, None, medium=None)],
+        f"{_EVENTS}:StorageMedium.EXTERNAL": (),
         f"{_SENDER}.socket": (),
         f"{_SENDER}.send_output": [takes("self", "output", "recv_obj")],
         f"{_RESULTS}.process_batch_result_prefill": [

@@ -46,6 +46,7 @@ SCHEDULER: Final = "sglang.srt.managers.scheduler"
 _RAY: Final = "sglang.srt.ray.engine"
 _NOTE: Final = "_preble_note"
 _SERVER_ARGS: Final = "sglang.srt.server_args"
+_CACHE: Final = "sglang.srt.mem_cache.unified_radix_cache"
 _SENDER: Final = "sglang.srt.managers.scheduler_components.output_sender"
 _RESULTS: Final = "sglang.srt.managers.scheduler_components.batch_result_processor"
 _POLICY: Final = "sglang.srt.managers.schedule_policy"
@@ -555,6 +556,41 @@ def _waiting(snapshot: Any) -> int:
     if snapshot.disaggregation is not None:
         waiting += snapshot.disaggregation.prefill_inflight_queue_reqs
     return waiting or int(snapshot.num_waiting_uncached_tokens > 0)
+
+
+# --- sglang/srt/mem_cache/ -------------------------------------------------------
+
+
+def announce_storage() -> None:
+    """In a scheduler process: `unified_radix_cache.py: UnifiedRadixCache.
+    _drain_storage_control_queues_impl`, which takes out of `ongoing_backup` what storage
+    has acknowledged, is wrapped so that these blocks are announced among the cache's
+    events (`events.py: KVCacheEventRecorder.record_store`), in `StorageMedium.EXTERNAL`,
+    which SGLang declares and itself never sends. A tree core in Rust has no such nodes:
+    nothing is announced then. What fails here is counted, logged once, and goes no further.
+    """
+    faults = Faults(logger(), "SGLang")
+
+    def around(original: Callable[..., Any], cache: Any, *args: Any, **kwargs: Any) -> Any:
+        ongoing = dict(cache.ongoing_backup)
+        result = original(cache, *args, **kwargs)
+        if ongoing:
+            try:
+                _announce(cache, [ongoing[one][0] for one in ongoing.keys() - cache.ongoing_backup])
+            except Exception:
+                faults.note("blocks in storage")
+        return result
+
+    _wrap(f"{_CACHE}.UnifiedRadixCache._drain_storage_control_queues_impl", around, "AROUND")
+
+
+def _announce(cache: Any, nodes: list[Any]) -> None:
+    from sglang.srt.disaggregation.kv_events import StorageMedium
+
+    core = cache.tree_core
+    with contextlib.suppress(NotImplementedError):
+        for node in sorted(nodes):
+            core.kv_events.record_store(core.node_by_id(node), medium=StorageMedium.EXTERNAL)
 
 
 # --- sglang/srt/managers/scheduler_components/ ---------------------------------

@@ -68,3 +68,4 @@ def _take_hold(launch: Launch | None) -> None:
             teller = OutcomeTeller(launch.outcomes)
             hooks.wrap_outputs(teller.ended, teller.started)
             hooks.wrap_prefill_registration()
+            hooks.announce_storage()

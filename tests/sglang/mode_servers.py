@@ -75,11 +75,21 @@ DP_ATTENTION = SglangServing(
 )
 """Two ranks in lockstep."""
 
-HICACHE = preble(
-    *("--max-total-tokens", "2048", "--enable-hierarchical-cache", "--hicache-ratio", "4"),
-    *("--hicache-io-backend", "direct", "--hicache-mem-layout", "layer_first"),
+STORAGE = RUN_DIR / "hicache"
+HICACHE = SglangServing(
+    flags=(
+        *preble().flags,
+        *("--max-total-tokens", "2048", "--enable-hierarchical-cache", "--hicache-ratio", "4"),
+        *("--hicache-io-backend", "direct", "--hicache-mem-layout", "layer_first"),
+        *("--hicache-storage-backend", "file", "--hicache-storage-prefetch-policy"),
+        *("wait_complete", "--hicache-storage-backend-extra-config", '{"prefetch_threshold": 16}'),
+    ),
+    environment=(
+        *RUN_ENVIRONMENT,
+        ("SGLANG_HICACHE_FILE_BACKEND_STORAGE_DIR", str(STORAGE)),
+    ),
 )
-"""What leaves a rank's small cache stays on the host."""
+"""What leaves a rank's small cache stays on the host, and in files that both ranks read."""
 
 DEFAULT_FORMAT = WithAdapter(
     flags=preble(

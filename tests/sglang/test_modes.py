@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from preble_plugin.bench.sglang_server import SglangServer
+from preble_plugin.core.receipts import Receipt
 from tests.engines import serving
 from tests.engines.client import cached_tokens, in_parallel, tokens
 from tests.engines.preble import Audit, Scheduler, until
-from tests.sglang.mode_servers import DP_ATTENTION, EMBEDDINGS, HICACHE, TOKENIZERS
+from tests.sglang.mode_servers import DP_ATTENTION, EMBEDDINGS, HICACHE, STORAGE, TOKENIZERS
 from tests.sglang.preble_servers import TWO, SglangClient, one_by_one, sglang_requests, told
 
 pytestmark = pytest.mark.sglang
@@ -262,7 +263,7 @@ def test_requests_meet_their_prefix_on_ranks_in_lockstep(
 
 
 @serving(HICACHE)
-def test_what_the_host_holds_counts_with_its_credit(
+def test_what_the_host_holds_costs_less_than_computing_it(
     client: SglangClient, scheduler: Scheduler
 ) -> None:
     """Rank 0 has room for three of five documents, its host for all of them."""
@@ -272,25 +273,59 @@ def test_what_the_host_holds_counts_with_its_credit(
         client.generate(document, routed_dp_rank=0)
         scheduler.settled()
 
-    def ask(number: int) -> tuple[dict[str, int] | None, float]:
+    def ask(number: int) -> tuple[tuple[int, int, int], float]:
         """Where SGLang found it, and the price of its prefill where it went."""
         answer = client.generate(documents[number], rid=f"host-{number}")
         scheduler.settled()
         receipt = scheduler.receipt(f"host-{number}")
         assert receipt.predicted_cached_tokens == receipt.actual_cached_tokens
-        (price,) = [
-            one.prefill_seconds for one in receipt.candidates if one.replica == receipt.replica
-        ]
-        assert price is not None
-        return answer["meta_info"]["cached_tokens_details"], price
+        return found(answer), prefill_price(receipt)
 
     on_device, device_price = ask(4)
     on_host, host_price = ask(0)
     nowhere, miss_price = ask(5)
-    assert on_device == {"device": 624, "host": 0}
-    assert on_host == {"device": 0, "host": 624}
-    assert nowhere is None
+    assert (on_device, on_host, nowhere) == ((624, 0, 0), (0, 624, 0), (0, 0, 0))
     assert device_price < host_price < miss_price
+
+
+@serving(HICACHE)
+def test_what_one_rank_computed_is_read_by_the_other_from_storage(
+    client: SglangClient, scheduler: Scheduler
+) -> None:
+    """Rank 0's cache and host are emptied: its document is in files alone, which both
+    ranks share."""
+    client.flush_cache()
+    document, files = tokens(960, 640), len(list(STORAGE.glob("*")))
+    client.generate(document, routed_dp_rank=0)
+    scheduler.settled()
+    until(lambda: len(list(STORAGE.glob("*"))), lambda now: now >= files + 39)
+    scheduler.settled()
+    client.flush_cache()
+    before = scheduler.settled()
+    receipts = []
+    for number in range(2):
+        answer = client.generate(document, rid=f"stored-{number}", routed_dp_rank=1)
+        scheduler.settled()
+        receipts.append(scheduler.receipt(f"stored-{number}"))
+        expected = (0, 0, 624) if not number else (624, 0, 0)
+        assert found(answer) == expected
+    stored, on_device = receipts
+    assert stored.predicted_cached_tokens == stored.actual_cached_tokens == 624
+    assert prefill_price(on_device) < prefill_price(stored)
+    audit = Audit(before, scheduler.settled())
+    assert audit.exact == audit.requests == 2
+
+
+def found(answer: dict[str, Any]) -> tuple[int, int, int]:
+    """Tokens that SGLang found on the device, on the host and in storage."""
+    details = answer["meta_info"]["cached_tokens_details"] or {}
+    return details.get("device", 0), details.get("host", 0), details.get("storage", 0)
+
+
+def prefill_price(receipt: Receipt) -> float:
+    (price,) = [one.prefill_seconds for one in receipt.candidates if one.replica == receipt.replica]
+    assert price is not None
+    return price
 
 
 @serving(HICACHE)
