@@ -42,7 +42,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     receipts: Annotated[int, Meta(ge=0, le=10_000_000)] = 10_000
     """How many decisions `preble explain` can look back."""
     max_tree_blocks: Annotated[int, Meta(ge=1)] = 8_000_000
-    """Bound on the blocks the prefix tree keeps, over all replicas."""
+    """Bound on the blocks the prefix tree keeps, over all replicas; a pool that they share
+    adds at most a quarter."""
     snapshot_blocks: Annotated[int, Meta(ge=0)] = 1_000_000
     """Bound on the blocks per replica that are kept outside the scheduler
     process, to refill it after a restart; 0 keeps none."""
