@@ -69,12 +69,10 @@ def _asks_a_queue(scheduler: Any) -> bool:
     return asked <= set(dir(WaitingQueue))
 
 
-def _states_lookahead(event: Any) -> bool:
-    from vllm.config import VllmConfig
-
-    return not hasattr(event, "lookahead_token_ids") or hasattr(
-        VllmConfig, "num_hash_lookahead_tokens"
-    )
+def _states_lookahead(core: Any) -> bool:
+    hashes = inspect.signature(core.__globals__["get_request_block_hasher"])
+    told = core.__code__.co_names
+    return len(hashes.parameters) == 2 or "num_hash_lookahead_tokens" in told
 
 
 def _drops_or_looks_ahead(function: Any) -> bool:
@@ -112,7 +110,7 @@ LAUNCH: Final = touches(
         "vllm.config.kv_events:KVEventsConfig": [
             has("enable_kv_cache_events publisher endpoint replay_endpoint topic buffer_steps")
         ],
-        f"{_EVENTS}:BlockStored": [
+        "vllm.v1.engine.core:EngineCore.__init__": [
             probe("VllmConfig states how far its hashes look ahead", _states_lookahead)
         ],
         f"{_EVENTS}:ZmqEventPublisher.offset_endpoint_port": [static, TELLS_RANKS_APART],
