@@ -159,13 +159,18 @@ SCHEDULER: Final = touches(
             takes("self"),
             mentions("kv_mgr attn_dp_rank"),
         ],
-        f"{_MEMORY}.unified_radix_cache:UnifiedRadixCache": [has("tree_core ongoing_backup")],
+        f"{_MEMORY}.unified_radix_cache:UnifiedRadixCache": [
+            has("cache_controller ongoing_backup page_size")
+        ],
         f"{_MEMORY}.unified_radix_cache:UnifiedRadixCache._drain_storage_control_queues_impl": [
             mentions("ongoing_backup ack_backup_queue")
         ],
-        f"{_MEMORY}.unified_cache.unified_tree_core:UnifiedTreeCore.kv_events": (),
-        f"{_MEMORY}.unified_cache.unified_tree_core:UnifiedTreeCore.node_by_id": [called(None, 0)],
-        f"{_MEMORY}.events:KVCacheEventRecorder.record_store": [called(None, None, medium=None)],
+        f"{_MEMORY}.unified_radix_cache:UnifiedRadixCache.take_events": [takes("self")],
+        "sglang.srt.managers.cache_controller:StorageOperation": [
+            has("id hash_value completed_tokens")
+        ],
+        f"{_MEMORY}.utils:hash_str_to_int64": [called("00")],
+        f"{_EVENTS}:BlockStored": [called([], None, [], 0, None, None)],
         f"{_EVENTS}:StorageMedium.EXTERNAL": (),
         f"{_SENDER}.socket": (),
         f"{_SENDER}.send_output": [takes("self", "output", "recv_obj")],

@@ -564,33 +564,43 @@ def _waiting(snapshot: Any) -> int:
 def announce_storage() -> None:
     """In a scheduler process: `unified_radix_cache.py: UnifiedRadixCache.
     _drain_storage_control_queues_impl`, which takes out of `ongoing_backup` what storage
-    has acknowledged, is wrapped so that these blocks are announced among the cache's
-    events (`events.py: KVCacheEventRecorder.record_store`), in `StorageMedium.EXTERNAL`,
-    which SGLang declares and itself never sends. A tree core in Rust has no such nodes:
-    nothing is announced then. What fails here is counted, logged once, and goes no further.
+    has acknowledged, and `.take_events`, which gives what is to be published. The pages
+    acknowledged are announced there by their hashes, in `StorageMedium.EXTERNAL`, which
+    SGLang declares and itself never sends. The hashes in storage leave tenants and
+    adapters out of what events name, so their pages are not announced by a name that is
+    known. What fails here is counted, logged once, and goes no further.
     """
     faults = Faults(logger(), "SGLang")
+    stored: list[Any] = []
 
-    def around(original: Callable[..., Any], cache: Any, *args: Any, **kwargs: Any) -> Any:
-        ongoing = dict(cache.ongoing_backup)
+    def drained(original: Callable[..., Any], cache: Any, *args: Any, **kwargs: Any) -> Any:
+        waiting = list(cache.cache_controller.ack_backup_queue.queue)
         result = original(cache, *args, **kwargs)
-        if ongoing:
-            try:
-                _announce(cache, [ongoing[one][0] for one in ongoing.keys() - cache.ongoing_backup])
-            except Exception:
-                faults.note("blocks in storage")
+        try:
+            done = [one for one in waiting if one.id not in cache.ongoing_backup]
+            stored.extend(_stored(cache.page_size, done))
+        except Exception:
+            faults.note("blocks in storage")
         return result
 
-    _wrap(f"{_CACHE}.UnifiedRadixCache._drain_storage_control_queues_impl", around, "AROUND")
+    def taken(result: Any, cache: Any) -> Any:
+        events = [*result, *stored]
+        stored.clear()
+        return events
+
+    _wrap(f"{_CACHE}.UnifiedRadixCache._drain_storage_control_queues_impl", drained, "AROUND")
+    _wrap(f"{_CACHE}.UnifiedRadixCache.take_events", taken, "AFTER")
 
 
-def _announce(cache: Any, nodes: list[Any]) -> None:
-    from sglang.srt.disaggregation.kv_events import StorageMedium
+def _stored(page_size: int, done: list[Any]) -> Iterator[Any]:
+    from sglang.srt.disaggregation.kv_events import BlockStored, StorageMedium
+    from sglang.srt.mem_cache.utils import hash_str_to_int64
 
-    core = cache.tree_core
-    with contextlib.suppress(NotImplementedError):
-        for node in sorted(nodes):
-            core.kv_events.record_store(core.node_by_id(node), medium=StorageMedium.EXTERNAL)
+    for operation in done:
+        pages = operation.hash_value[: operation.completed_tokens // page_size]
+        if pages:
+            names = [hash_str_to_int64(one) for one in pages]
+            yield BlockStored(names, None, [], 0, None, StorageMedium.EXTERNAL)
 
 
 # --- sglang/srt/managers/scheduler_components/ ---------------------------------
