@@ -275,7 +275,7 @@ def test_what_the_host_holds_costs_less_than_computing_it(
 
     def ask(number: int) -> tuple[tuple[int, int, int], float]:
         """Where SGLang found it, and the price of its prefill where it went."""
-        answer = client.generate(documents[number], rid=f"host-{number}")
+        answer = client.generate(documents[number], rid=f"host-{number}", routed_dp_rank=0)
         scheduler.settled()
         receipt = scheduler.receipt(f"host-{number}")
         assert receipt.predicted_cached_tokens == receipt.actual_cached_tokens
