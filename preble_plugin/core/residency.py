@@ -308,7 +308,7 @@ class Residency:
                 )
                 index.add([engine_hash], last, depth, above if in_row else None)
                 more -= 1
-            if more:
+            if more and layer.medium != SHARED:
                 layer.copies.add(engine_hash, more)
         if last is not None and layer.medium == SHARED:
             tree.touch(last, layer.column)

@@ -40,6 +40,16 @@ def test_a_block_that_several_announce_is_held_once():
     check(made)
 
 
+def test_a_block_that_is_named_before_its_tokens_come_is_held_once():
+    made = scheduler(2)
+    made.apply(0, [Store(hashes(DOCUMENT), None, (), BLOCK, medium=SHARED)], 0.0)
+    made.apply(1, [store(DOCUMENT, medium=SHARED)], 0.0)
+    made.apply(0, [store(DOCUMENT)], 0.0)
+    made.apply(1, [Remove(hashes(DOCUMENT), medium=SHARED)], 0.0)
+    check(made)
+    assert hits(made, [*DOCUMENT, 7]) == [8, 0]
+
+
 def test_a_replica_that_clears_its_cache_or_leaves_leaves_the_pool():
     made = scheduler(2)
     made.apply(0, [store(DOCUMENT, medium=SHARED), Clear()], 0.0)
