@@ -274,6 +274,7 @@ class HeldTree(TreeShape):
 
     def touch(self, node: Node | None, column: int) -> None:
         """Make the path to `node` the most recently used of a column. O(path)."""
+        node = None if node is None else self.settle(node)
         held = self.held[column]
         bit = 1 << column
         while node is not None:

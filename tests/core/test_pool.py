@@ -120,3 +120,15 @@ def test_a_hit_from_the_pool_is_audited_by_the_engines_own_number():
     status = made.status(1.0).replicas[0]
     assert (status.predicted_cached_tokens, status.actual_cached_tokens) == (8 * BLOCK, 7 * BLOCK)
     assert (status.audited_requests, status.exact_audits) == (1, 0)
+
+
+def test_a_node_that_is_merged_as_it_is_stored_leaves_the_order_of_use():
+    made = Scheduler(1, seed=b"seed" * 4)
+    made.add_replica(0)
+    behind = Store([3, 4], 2, [3, 4], 1)
+    shared = [
+        Store([3, 4], 2, [3, 4], 1, medium=SHARED),
+        Store([21, 22], None, [1, 2], 1, medium=SHARED),
+    ]
+    made.apply(0, [Store([1, 2], None, [1, 2], 1), shared[0], behind, shared[1]], 0.0)
+    check(made)
