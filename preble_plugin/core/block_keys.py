@@ -174,7 +174,7 @@ class BlockHasher:
         try:
             try:
                 return fastest_keys(tokens, self._factors, self.block_size)
-            except TypeError:  # a sequence of another kind, such as a range
+            except (TypeError, ValueError, BufferError):  # another kind, or not contiguous
                 return numpy_keys(tokens, self._factors, self.block_size)
         except (OverflowError, TypeError) as error:
             raise TokenIdError(f"a token id is not in [0, 2^32): {error}") from error

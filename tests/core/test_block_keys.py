@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 from array import array
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from compiled import IMPLEMENTATIONS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preble_plugin.core import BlockHasher, TokenIdError, namespace
+from preble_plugin.core import BlockHasher, TokenIdError, block_keys, namespace
 
 SEED = b"0123456789abcdef"
 FACTORS = np.arange(3, 3 + 2 * 64, 2, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -232,3 +233,13 @@ def test_a_token_ahead_that_no_vocabulary_has_is_refused():
         hasher.prompt_keys([1, 2, 3, 4, -1])
     with pytest.raises(ValueError, match="lookahead_tokens must be 0 or more, got -1"):
         BlockHasher(4, SEED, -1)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("tokens", [np.arange(16)[::2], memoryview(array("q", range(16)))[::2]])
+def test_tokens_that_are_not_contiguous_have_the_same_keys(
+    implementation: str, tokens: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_keys, "fastest_keys", IMPLEMENTATIONS[implementation].keys)
+    hasher = BlockHasher(2, b"seed")
+    assert hasher.prompt_keys(tokens) == hasher.prompt_keys(list(tokens))
