@@ -129,12 +129,20 @@ class Residency:
         self._missing_overflow = False
         self.complete = True
 
-    def close(self) -> None:
-        """Forget everything and give the columns back."""
+    def forget(self) -> None:
+        """Nothing is known of the cache, nor which groups and media there are: the engine may
+        be another. O(what it held + layers x nodes of the tree)."""
         self.clear()
-        for layer in self.all_layers:
+        for layer in self.layers.values():
             self._tree.remove_column(layer.column)
         self.layers.clear()
+        self.columns = 1 << self.column
+        self.main.group, self.main_known = 0, False
+
+    def close(self) -> None:
+        """Forget everything and give the columns back."""
+        self.forget()
+        self._tree.remove_column(self.column)
 
     # -- layers --------------------------------------------------------------------
 

@@ -278,7 +278,7 @@ class Scheduler:
         self.settle()
         known = self._replicas.get(replica)
         if known is not None:
-            known.residency.clear()
+            known.residency.forget()
             known.expectations.forget()
             self._trust_changed(known)
 

@@ -132,7 +132,7 @@ def restore(tree: PrefixTree, residency: Residency, snapshot: bytes) -> None:
             f"the engine of {residency.hasher.block_size}"
         )
     ends = _ends(record)
-    residency.clear()
+    residency.forget()
     # A column of its own holds the paths until the layers do.
     paths = tree.add_column()
     held: list[tuple[Node, int]] = []

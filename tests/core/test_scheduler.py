@@ -485,3 +485,36 @@ def test_a_time_that_is_no_number_is_refused_and_changes_nothing(method, now):
 
     assert (made.status(2.0), made.explain("a")) == (before, receipts)
     check_tree(made._tree)
+
+
+def _hit_of_another_engine(*events: Store) -> tuple[int, Trust]:
+    """An engine with a window group ran here before; the hit on what the next one stores."""
+    made, tokens = scheduler(1), prompt(1, 4, 1)
+    window = {"group": 1, "attention": Attention.SLIDING_WINDOW, "window_tokens": 17}
+    made.apply(0, [store(tokens), store(tokens, **window)], 0.0)
+    made.clear_residency(0)
+    made.apply(0, events, 1.0)
+    return place(made, "next", tokens, 9.0).cached_tokens, made.status(9.0).replicas[0].trust
+
+
+def test_groups_of_the_engine_before_are_not_asked_for():
+    assert _hit_of_another_engine(store(prompt(1, 4))) == (4 * BLOCK, Trust.EXACT)
+
+
+def test_the_main_group_may_be_another_once_the_engine_is():
+    tokens = prompt(1, 4)
+    window = {"group": 0, "attention": Attention.SLIDING_WINDOW, "window_tokens": 17}
+    events = store(tokens, **window), store(tokens, group=1)
+    assert _hit_of_another_engine(*events) == (4 * BLOCK, Trust.EXACT)
+
+
+def test_a_snapshot_of_another_engine_brings_its_own_groups():
+    tokens = prompt(1, 4, 1)
+    window = {"group": 1, "attention": Attention.SLIDING_WINDOW, "window_tokens": 17}
+    made = scheduler(2)
+    made.apply(0, [store(tokens)], 0.0)
+    made.apply(1, [store(tokens), store(tokens, **window)], 0.0)
+    taken = made.snapshot(0, 100)
+    assert taken is not None
+    made.restore(1, taken.encode())
+    assert place(made, "next", tokens, 1.0, fixed_replica=1).cached_tokens == 4 * BLOCK
